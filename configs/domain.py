@@ -1,0 +1,350 @@
+"""Every word a domain's YAML may use. Reading this file is the five-minute tour of what Factotum can do for a domain.
+
+Nothing here imports a model, Ray or an HTTP framework: a configuration can be read and checked anywhere, in milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+
+
+class Word(BaseModel):
+    """Frozen, and no word that is not written below is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# ---------------------------------------------------------------- what an item is
+
+
+class Tags(Word):
+    """Several words an item bears at once (genres). One-hot for models, any-of for filters."""
+
+    type: Literal["tags"]
+    separator: str = ","
+    missing: tuple[str, ...] = ()  # the tags of an item whose cell is empty
+    phrase: str = "{value}"  # how a sentence names it: "the genre {value}"
+
+
+class Category(Word):
+    """Exactly one word (type)."""
+
+    type: Literal["category"]
+    missing: str = "Unknown"  # the category of an item whose cell is empty
+    phrase: str = "{value}"
+
+
+class Number(Word):
+    """A quantity. `missing` says what an empty or unreadable cell becomes: the mean or median of the column, or a number."""
+
+    type: Literal["number"]
+    missing: Literal["mean", "median"] | float = "median"
+    unreadable: tuple[str, ...] = ("", "Unknown", "NaN", "nan", "None", "null")  # cells that mean "missing"; others are bad rows
+    low: float | None = None  # smallest allowed value; below it the row is bad
+    high: float | None = None
+    logarithm: bool = False  # models see log1p(value)
+    prior: bool = False  # the catalogue's own popularity count: used where no event has been counted yet, labelled so
+    phrase: str = "{value}"
+
+
+Attribute = Annotated[Tags | Category | Number, Field(discriminator="type")]
+
+
+class Items(Word):
+    """The catalogue: an id, a title and these attributes."""
+
+    noun: str = "item"
+    nouns: str = "items"
+    attributes: dict[Name, Attribute] = {}
+
+
+# ---------------------------------------------------------------- what can happen between a user and an item
+
+Meaning = Literal["seen", "liked", "disliked", "owned", "interest", "shown", "undo"]
+
+
+class Kind(Word):
+    """One kind of event. `weight` is its strength as a training signal (0: not trained on)."""
+
+    means: tuple[Meaning, ...]
+    weight: Annotated[float, Field(ge=0.0, le=100.0)] = 1.0
+
+
+class Scale(Word):
+    """Explicit ratings, where the domain has them. Values from `liked_from` up also mean liked, up to `disliked_to` disliked."""
+
+    low: float
+    high: float
+    liked_from: float
+    disliked_to: float
+    unrated: tuple[str, ...] = ("", "-1", "-1.0", "0", "0.0")  # cells that mean "no rating given"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.disliked_to < self.liked_from <= self.high:
+            raise ValueError("expected low <= disliked_to < liked_from <= high")
+        return self
+
+
+class Events(Word):
+    kinds: dict[Name, Kind]
+    scale: Scale | None = None
+    targets: tuple[Meaning, ...] = ("seen", "liked", "owned")  # an event that means one of these is what we try to foresee
+    excluded: tuple[Meaning, ...] = ("seen", "disliked", "owned")  # items with such an event are not recommended again
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.kinds:
+            raise ValueError("a domain needs at least one kind of event")
+        return self
+
+
+# ---------------------------------------------------------------- how raw files become tables
+
+
+class Missing(Word):
+    """How much dirt a run accepts: above this share of bad rows (and more than `rows` of them) it is refused."""
+
+    share: Share = 0.02
+    rows: Annotated[int, Field(ge=0)] = 10
+
+
+class ItemFile(Word):
+    """`files`: the names looked for in the data folder, first found wins (.csv, .csv.gz, .parquet).
+    `columns`: for each canonical column the headings accepted for it."""
+
+    files: tuple[str, ...]
+    item: tuple[str, ...] = ("item", "item_id")
+    title: tuple[str, ...] = ("title", "name")
+    available: tuple[str, ...] = ("available",)
+    attributes: dict[Name, tuple[str, ...]] = {}  # attribute -> headings; default: the attribute's own name
+    unescape_html: bool = False  # titles hold entities such as &quot;
+    encoding: str = "utf-8"
+
+
+class EventFile(Word):
+    """`kinds` maps what the kind's column holds (by name or by number) to a kind; `kind` is used where there is no such column."""
+
+    files: tuple[str, ...]
+    user: tuple[str, ...] = ("user", "user_id")
+    item: tuple[str, ...] = ("item", "item_id")
+    value: tuple[str, ...] = ("value", "rating")
+    time: tuple[str, ...] = ("time", "event_time", "timestamp")
+    kind_column: tuple[str, ...] = ("kind", "status", "event_type")
+    kind: Name = "seen"
+    kinds: dict[str, Name] = {}
+    progress: tuple[str, ...] = ()  # a count such as watched episodes: an unreadable one makes the row bad
+    encoding: str = "utf-8"
+
+
+class Source(Word):
+    """`reader: tables` reads plain files of any domain; another name is a module of pipelines/sources/."""
+
+    reader: Name = "tables"
+    items: ItemFile
+    events: tuple[EventFile, ...]
+    users: tuple[str, ...] = ()  # files with one row a user: user, attributes
+    bad_rows: Missing = Missing()
+    future_tolerance_s: Annotated[int, Field(ge=0)] = 86_400  # an event later than now by more than this is a bad row
+
+
+class Sample(Word):
+    """Size of the world that pipelines/samples/<domain>.py makes from a seed."""
+
+    users: Count = 2_000
+    items: Count = 600
+    seed: int = 7
+
+
+# ---------------------------------------------------------------- what is learned
+
+
+class Split(Word):
+    """By time: the last `test` share of the events' time is held out, before it a `label` share for the ranker.
+    Where a source has no times both are drawn at random for each user, and the report says "unordered"."""
+
+    test: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    label: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    users: Annotated[int, Field(ge=10)] = 5_000  # at most so many users are evaluated, drawn by seed
+    seed: int = 11
+
+
+class PopularityModel(Word):
+    model: Literal["popularity"]
+    half_life_days: Positive | None = 90.0  # an event's weight halves in so many days; none: all count alike
+
+
+class ContentModel(Word):
+    model: Literal["content"]
+    title_words: Annotated[int, Field(ge=0, le=65_536)] = 4_096  # hashed words of the title; 0 leaves the title out
+    dimensions: Annotated[int, Field(ge=8, le=512)] = 96  # of the reduced title vectors
+    tag_weight: Positive = 1.0
+    category_weight: Positive = 0.5
+    number_weight: Positive = 0.25
+    title_weight: Positive = 0.5
+    history: Count = 50  # the last so many liked titles make a person's profile
+
+
+class AlsModel(Word):
+    """Hu, Koren, Volinsky 2008, by the library implicit."""
+
+    model: Literal["als"]
+    factors: Annotated[int, Field(ge=4, le=1024)] = 64
+    iterations: Annotated[int, Field(ge=1, le=200)] = 15
+    regularization: Positive = 0.05
+    alpha: Positive = 10.0  # confidence = 1 + alpha * weight
+
+
+class SasrecModel(Word):
+    """Kang & McAuley 2018, trained with cross-entropy over all or sampled items."""
+
+    model: Literal["sasrec"]
+    dimensions: Annotated[int, Field(ge=8, le=1024)] = 64
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    heads: Annotated[int, Field(ge=1, le=16)] = 2
+    window: Annotated[int, Field(ge=4, le=1024)] = 50  # the last so many items are read
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    learning_rate: Positive = 1e-3
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 10
+    batch: Count = 128
+    negatives: Annotated[int, Field(ge=0)] = 0  # sampled negatives a batch; 0 = cross-entropy over all items
+    patience: Annotated[int, Field(ge=1)] = 3  # epochs without a better validation before it stops
+    seconds: Positive | None = None  # stop after so many seconds of training
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.dimensions % self.heads:
+            raise ValueError(f"dimensions ({self.dimensions}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class NeighboursModel(Word):
+    model: Literal["neighbours"]
+    neighbours: Annotated[int, Field(ge=1, le=1000)] = 100
+    similarity: Literal["cosine", "tfidf", "bm25"] = "cosine"
+    history: Count = 50
+
+
+class ClustersModel(Word):
+    """The classic baseline: k-means of users, the most seen items of a cluster."""
+
+    model: Literal["clusters"]
+    clusters: Annotated[int, Field(ge=2, le=5000)] = 50
+    top: Count = 200
+
+
+CandidateModel = Annotated[
+    PopularityModel | ContentModel | AlsModel | SasrecModel | NeighboursModel | ClustersModel, Field(discriminator="model")
+]
+
+
+class Ranker(Word):
+    """LightGBM lambdarank over the candidates of all sources."""
+
+    candidates: Annotated[int, Field(ge=5, le=5000)] = 60  # a source brings so many
+    trees: Annotated[int, Field(ge=1, le=5000)] = 200
+    leaves: Annotated[int, Field(ge=2, le=1024)] = 31
+    learning_rate: Positive = 0.05
+    leaf_rows: Count = 50  # smallest number of rows in a leaf
+    early_stopping: Count = 30
+    users: Count = 20_000  # at most so many people make its training rows
+    negatives: Count = 100  # rows kept of a person's candidates that were not chosen
+    refit: bool = True  # after evaluation, learn once more from everything
+
+
+# ---------------------------------------------------------------- what is answered
+
+
+class Exploration(Word):
+    """A share of the places of a slate given to titles drawn evenly from the next `pool` ones; propensities say how likely."""
+
+    cold: Share = 0.2  # for somebody of whom nothing is known
+    warm: Share = 0.0
+    pool: Count = 50
+
+
+class Serving(Word):
+    k: Annotated[int, Field(ge=1, le=100)] = 10  # how many, when the request does not say
+    max_k: Annotated[int, Field(ge=1, le=1000)] = 100
+    deadline_ms: Positive = 1_000.0
+    diversity: Share = 0.0
+    exploration: Exploration = Exploration()
+    languages: tuple[Literal["en", "ru"], ...] = ("en", "ru")
+
+
+class Call(Word):
+    """A fixed address a brief asks for. `answers`: popular = the top list; similar = items like `key`; a source's name = that
+    source alone for the user `key`."""
+
+    method: Literal["GET", "POST"]
+    path: Annotated[str, Field(pattern=r"^/[a-z0-9_/]+$")]
+    answers: Name
+    key: Name | None = None
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    echo: dict[str, Name] = {}  # canonical word -> this call's word for it (item_id: anime_id)
+
+
+class Variant(Word):
+    """An arm of an experiment: its share of people and what it changes."""
+
+    share: Annotated[float, Field(gt=0.0, le=1.0)]
+    diversity: Share | None = None
+    exploration: Share | None = None
+    bundle: Literal["champion", "challenger"] = "champion"
+
+
+class Job(Word):
+    """What `factotum schedule` runs: a command at the times of a cron expression (UTC)."""
+
+    run: Literal["run", "ingest", "featurize", "train", "evaluate", "publish", "score", "clean"]
+    cron: Annotated[str, Field(pattern=r"^(\S+\s+){4}\S+$")]
+
+
+class Domain(Word):
+    """One domain, whole."""
+
+    name: Name
+    title: str
+    items: Items
+    events: Events
+    source: Source
+    sample: Sample = Sample()
+    split: Split = Split()
+    candidates: dict[Name, CandidateModel]
+    ranker: Ranker | None = Ranker()
+    serving: Serving = Serving()
+    calls: tuple[Call, ...] = ()
+    experiment: dict[Name, Variant] = {}
+    schedule: dict[Name, Job] = {}
+    keep_versions: Count = 5  # `factotum clean` keeps so many bundles besides the aliased ones
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kinds = self.events.kinds
+        for file in self.source.events:
+            for raw, kind in {**file.kinds, "kind": file.kind}.items():
+                if kind not in kinds:
+                    raise ValueError(f"source.events: {raw!r} becomes {kind!r}, which is not among events.kinds ({', '.join(kinds)})")
+        for attribute in self.source.items.attributes:
+            if attribute not in self.items.attributes:
+                raise ValueError(f"source.items.attributes: {attribute!r} is not among items.attributes")
+        if not any(model.model == "popularity" for model in self.candidates.values()):
+            raise ValueError("candidates: one of them must be of model popularity, the last resort of every answer")
+        known = {"popular", "similar", *self.candidates}
+        for call in self.calls:
+            if call.answers not in known:
+                raise ValueError(f"calls: {call.path} answers {call.answers!r}; allowed are {', '.join(sorted(known))}")
+            if (call.key is None) != (call.answers == "popular"):
+                raise ValueError(f"calls: {call.path}: every answer but popular needs a key, popular has none")
+        if self.experiment and abs(sum(arm.share for arm in self.experiment.values()) - 1.0) > 1e-9:
+            raise ValueError("experiment: the shares of its variants must sum to 1")
+        if self.serving.k > self.serving.max_k:
+            raise ValueError("serving: k is above max_k")
+        return self

@@ -1,0 +1,1 @@
+"""What is known, and when: canonical tables, the catalogue, what each user has done, and the features made of them."""

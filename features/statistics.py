@@ -1,0 +1,65 @@
+"""What the events before a moment say of each item: how many took it, how many lately, how well it was liked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.state import NO_TIME, Histories, Means, positive
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class ItemStatistics:
+    """As of `moment` (microseconds UTC): nothing at or after it is counted. All arrays are (items,) float32."""
+
+    moment: int
+    takers: NDArray[np.float32]  # people of whose taste it is
+    recent: NDArray[np.float32]  # the same, each weighing 0.5 ** (age / half life)
+    liking: NDArray[np.float32]  # share of raters who liked it, shrunk towards everybody's share
+
+    @classmethod
+    def as_of(cls, histories: Histories, items: int, moment: int, half_life_days: float | None = 90.0) -> ItemStatistics:
+        """Counts each (user, item) once. Without times (or `half_life_days` None) `recent` equals `takers`.
+
+        `liking` = (liked + 10 p) / (judged + 10), p = the overall share: a beta prior worth ten raters."""
+        before = histories.where(histories.times < moment) if histories.ordered else histories
+        folded = before.folded
+        taken = positive(folded)
+        rows = folded.items[taken]
+        takers = np.bincount(rows, minlength=items).astype(np.float32)
+        recent = takers
+        if histories.ordered and half_life_days is not None:
+            times = folded.times[taken]
+            age = np.where(times == NO_TIME, 0.0, (moment - times) / DAY_US)
+            recent = np.bincount(rows, weights=np.exp2(-np.maximum(age, 0.0) / half_life_days), minlength=items).astype(np.float32)
+        liked = np.bincount(folded.items[(folded.meanings & Means.LIKED) != 0], minlength=items)
+        disliked = np.bincount(folded.items[(folded.meanings & Means.DISLIKED) != 0], minlength=items)
+        judged = liked + disliked
+        overall = float(liked.sum() / judged.sum()) if judged.sum() else 0.5
+        return cls(moment, takers, recent, ((liked + 10.0 * overall) / (judged + 10.0)).astype(np.float32))
+
+    def for_items(self, items: int) -> ItemStatistics:
+        """The same for a larger catalogue: what came later has been taken by nobody and is liked like the average."""
+        more = items - len(self.takers)
+        if more <= 0:
+            return self
+        zeros = np.zeros(more, dtype=np.float32)
+        liking = np.full(more, self.liking.mean() if len(self.liking) else 0.5, dtype=np.float32)
+        return ItemStatistics(
+            self.moment, np.concatenate([self.takers, zeros]), np.concatenate([self.recent, zeros]), np.concatenate([self.liking, liking])
+        )
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        np.save(directory / "statistics.npy", np.stack([self.takers, self.recent, self.liking]))
+        np.save(directory / "moment.npy", np.array(self.moment, dtype=np.int64))
+
+    @classmethod
+    def load(cls, directory: Path) -> ItemStatistics:
+        takers, recent, liking = np.load(directory / "statistics.npy", mmap_mode="r", allow_pickle=False)
+        return cls(int(np.load(directory / "moment.npy", allow_pickle=False)), takers, recent, liking)

@@ -1,0 +1,148 @@
+"""People -> candidates of all sources -> feature rows. Pure; ranker training, tuning, evaluation, batch scoring and the
+serving engine all call this one path, so what is evaluated is what is served."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compute import PairFeatures
+from features.state import UserState
+from training.contract import CandidateModel, Candidates
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """`seconds` is the time each source took for the whole batch."""
+
+    candidates: Candidates
+    seconds: Mapping[str, float]
+
+
+def retrieve(
+    models: Mapping[str, CandidateModel],
+    states: Sequence[UserState],
+    now: int,
+    k: int,
+    items: int,
+    allowed: NDArray[np.bool_] | None = None,
+    excluded: Sequence[NDArray[np.int32]] | None = None,
+    deadline: float | None = None,
+) -> Retrieved:
+    """The best k of every source for each person, united.
+
+    `allowed`: (items,) or (people, items), False where an item may not be shown. `excluded`: rows per person; default: what
+    each state itself excludes. `deadline`: time.monotonic() after which no further source is begun. A source that raises or
+    is not begun stands in `failed`; if all fail the candidates are empty. Ties go to the smaller row.
+    """
+    n = len(states)
+    outside = [state.excluded for state in states] if excluded is None else excluded
+    rows = np.repeat(np.arange(n), [len(part) for part in outside])
+    columns = np.concatenate(outside) if len(outside) else np.empty(0, dtype=np.int32)
+    tables: list[NDArray[np.float32]] = []
+    best: list[NDArray[np.int32]] = []
+    names: list[str] = []
+    failed: list[str] = []
+    seconds: dict[str, float] = {}
+    for name, model in models.items():
+        began = time.monotonic()
+        if deadline is not None and began > deadline:
+            failed.append(name)
+            continue
+        try:
+            table = _fit_width(model.scores(states, now), items)
+        except Exception:  # a broken source must not take the answer with it; it is named in `degraded`
+            _log.exception("source %s failed", name)
+            failed.append(name)
+            continue
+        if allowed is not None:
+            table[~np.broadcast_to(allowed, table.shape)] = -np.inf
+        table[rows, columns] = -np.inf
+        tables.append(table)
+        best.append(top(table, k))
+        names.append(name)
+        seconds[name] = time.monotonic() - began
+    return Retrieved(_united(tuple(names), tables, best, n, items, tuple(failed)), seconds)
+
+
+def top(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """(n, min(k, m)) int32: columns of the k largest of each row, best first, ties to the smaller column; -1 where a row has
+    fewer than k values above -inf."""
+    n, m = table.shape
+    k = min(k, m)
+    if k == 0:
+        return np.empty((n, 0), dtype=np.int32)
+    chosen = np.argpartition(table, m - k, axis=1)[:, m - k :] if k < m else np.broadcast_to(np.arange(m), (n, m)).copy()
+    values = np.take_along_axis(table, chosen, axis=1)
+    if k < m:
+        # argpartition picks any of several equal values at the border: put the smallest columns there instead.
+        border = values.min(axis=1)
+        for row in np.flatnonzero((table == border[:, None]).sum(axis=1) > (values == border[:, None]).sum(axis=1)):
+            if np.isneginf(border[row]):
+                continue
+            above = chosen[row][values[row] > border[row]]
+            equal = np.flatnonzero(table[row] == border[row])[: k - len(above)]
+            chosen[row] = np.concatenate([above, equal])
+        values = np.take_along_axis(table, chosen, axis=1)
+    order = np.lexsort((chosen, -values), axis=1)
+    out = np.take_along_axis(chosen, order, axis=1).astype(np.int32)
+    out[np.isneginf(np.take_along_axis(values, order, axis=1))] = -1
+    return out
+
+
+def feature_names(sources: Sequence[str], features: PairFeatures) -> tuple[str, ...]:
+    """Names of the columns of `feature_rows`."""
+    return (*(f"{name}.score" for name in sources), *(f"{name}.place" for name in sources), "sources", *features.names)
+
+
+def feature_rows(sources: Sequence[str], features: PairFeatures, states: Sequence[UserState], candidates: Candidates, now: int) -> NDArray[np.float32]:
+    """(pairs, features) float32 for the ranker. A source of `sources` that failed this time is NaN throughout; `place` is
+    1 / rank, 0 where the source did not bring the item."""
+    pairs = len(candidates)
+    scores = np.full((pairs, len(sources)), np.nan, dtype=np.float32)
+    places = np.zeros((pairs, len(sources)), dtype=np.float32)
+    for column, name in enumerate(sources):
+        if name in candidates.sources:
+            at = candidates.sources.index(name)
+            scores[:, column] = candidates.scores[:, at]
+            ranks = candidates.ranks[:, at].astype(np.float32)
+            np.divide(1.0, ranks, out=places[:, column], where=ranks > 0)
+    brought = (candidates.ranks > 0).sum(axis=1, dtype=np.float32)[:, None]
+    about = features.rows(states, candidates.users, candidates.items, now)
+    return np.concatenate([scores, places, brought, about], axis=1, dtype=np.float32)
+
+
+def _fit_width(table: NDArray[np.float32], items: int) -> NDArray[np.float32]:
+    """The table with exactly `items` columns: items that a model does not know get -inf."""
+    if table.shape[1] == items:
+        return table
+    wide = np.full((table.shape[0], items), -np.inf, dtype=np.float32)
+    wide[:, : table.shape[1]] = table[:, :items]
+    return wide
+
+
+def _united(
+    names: tuple[str, ...], tables: list[NDArray[np.float32]], best: list[NDArray[np.int32]], n: int, items: int, failed: tuple[str, ...]
+) -> Candidates:
+    if not names:
+        none = np.empty(0, dtype=np.int32)
+        return Candidates((), none, none, np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.int16), failed)
+    keys = [(np.arange(n, dtype=np.int64)[:, None] * items + chosen)[chosen >= 0] for chosen in best]
+    union = np.unique(np.concatenate(keys))
+    users, columns = (union // items).astype(np.int32), (union % items).astype(np.int32)
+    scores = np.empty((len(union), len(names)), dtype=np.float32)
+    ranks = np.zeros((len(union), len(names)), dtype=np.int16)
+    for s, (table, chosen, key) in enumerate(zip(tables, best, keys, strict=True)):
+        gathered = table[users, columns]
+        gathered[np.isneginf(gathered)] = np.nan
+        scores[:, s] = gathered
+        places = np.broadcast_to(np.arange(1, chosen.shape[1] + 1, dtype=np.int16), chosen.shape)[chosen >= 0]
+        ranks[np.searchsorted(union, key), s] = places
+    return Candidates(names, users, columns, scores, ranks, failed)

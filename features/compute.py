@@ -82,6 +82,19 @@ class PairFeatures:
         return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
+def attribute_vectors(catalogue: Catalogue) -> Rows:
+    """(items, words) float32 of length 1 (0 for an item that bears nothing): tags and categories, for telling how alike two
+    items of one slate are."""
+    parts = [catalogue.tags(name).one_hot() for name in catalogue.names(Tags)]
+    for name in catalogue.names(Category):
+        column = catalogue.category(name)
+        parts.append(np.eye(len(column.words), dtype=np.float32)[column.codes])
+    if not parts:
+        return np.zeros((len(catalogue), 1), dtype=np.float32)
+    joined = np.concatenate(parts, axis=1)
+    return (joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
 class _Bags:
     """A bag of items for each of n people, for means over them."""
 

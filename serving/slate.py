@@ -38,11 +38,17 @@ class Question:
     sources: tuple[str, ...] | None = None
     budget_s: float | None = None
     language: Literal["en", "ru"] = "en"
+    variant: str = "default"  # arm of the experiment the person is in
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One piece of evidence: design's {kind, item or feature, value, sign, share}. `share` is of all evidence shown, 0..1."""
+    """One piece of evidence: {kind, item or feature, value, sign, share}.
+
+    kind `item`, `attribute`, `popular`, `cluster`, `new`: what a source itself knows (contract.Evidence); `feature`: a feature
+    of the ranker. `share`: of the item's sources by the place they gave it, or, where an explanation was asked for, of the
+    ranker's contributions (absolute, over all features): then `value` of a `feature` is its contribution to the score.
+    """
 
     kind: str
     value: float

@@ -1,0 +1,106 @@
+"""Evidence -> reasons -> a sentence. Sentences are made from reasons only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.domain import Items
+from features.catalogue import Catalogue
+from serving.slate import Reason
+from training.contract import Evidence
+
+MOST_REASONS = 4
+
+
+def reasons(evidence: Mapping[str, Evidence], strengths: Mapping[str, float], features: Mapping[str, float], catalogue: Catalogue) -> tuple[Reason, ...]:
+    """The strongest reasons for one item, largest share first.
+
+    `evidence`: what each source says; `strengths`: how much each source mattered (signed; its contribution to the score, or
+    1 / place); `features`: contributions of the ranker's other features, empty where none were asked for. Sources that say
+    the same thing are one reason, their shares added. Shares are of everything in `strengths` and `features`.
+    """
+    total = sum(abs(value) for value in (*strengths.values(), *features.values())) or 1.0
+    merged: dict[tuple[str, int | None, str | None], list[tuple[str, float, float]]] = {}
+    for source, said in evidence.items():
+        merged.setdefault((said.kind, said.item, said.feature), []).append((source, said.value, strengths.get(source, 0.0)))
+    out = [
+        Reason(
+            kind=kind,
+            item=None if item is None else catalogue.ids.id(item),
+            feature=feature,
+            source="+".join(source for source, _, _ in said),
+            value=round(max((value for _, value, _ in said), key=abs), 6),
+            sign=_sign(sum(strength for _, _, strength in said)),
+            share=round(sum(abs(strength) for _, _, strength in said) / total, 4),
+        )
+        for (kind, item, feature), said in merged.items()
+    ]
+    out += [
+        Reason(kind="feature", feature=name, value=round(value, 6), sign=_sign(value), share=round(abs(value) / total, 4))
+        for name, value in sorted(features.items(), key=lambda pair: -abs(pair[1]))[:2]
+        if value
+    ]
+    out.sort(key=lambda reason: (-reason.share, reason.kind, reason.item or "", reason.feature or ""))
+    return tuple(out[:MOST_REASONS])
+
+
+def split_contributions(names: Sequence[str], sources: Sequence[str], row: NDArray[np.float64]) -> tuple[dict[str, float], dict[str, float]]:
+    """A row of Ranker.contributions -> what each source's columns add together, and what each other feature adds."""
+    by_source = dict.fromkeys(sources, 0.0)
+    others: dict[str, float] = {}
+    for name, value in zip(names, row[: len(names)], strict=True):
+        source, _, column = name.rpartition(".")
+        if column in ("score", "place") and source in by_source:
+            by_source[source] += float(value)
+        else:
+            others[name] = float(value)
+    return by_source, others
+
+
+def sentence(why: Sequence[Reason], title_of: Callable[[str], str], schema: Items, language: Literal["en", "ru"]) -> str | None:
+    """One sentence from the strongest reasons that speak for the item; None where there is nothing to say."""
+    said: list[str] = []
+    phrases = _ENGLISH if language == "en" else _RUSSIAN
+    for reason in why:
+        if reason.sign < 0 or reason.kind == "feature" or len(said) == 2:
+            continue
+        text = phrases[reason.kind](reason, title_of, schema)
+        if text and text not in said:
+            said.append(text)
+    if not said:
+        return None
+    joined = (" and " if language == "en" else " и ").join(said)
+    return joined[0].upper() + joined[1:] + "."
+
+
+Phrase = Callable[[Reason, Callable[[str], str], Items], str]
+
+
+def _attribute(reason: Reason, schema: Items) -> str:
+    name, _, word = (reason.feature or "").partition(":")
+    attribute = schema.attributes.get(name)
+    return attribute.phrase.format(value=word) if attribute is not None else word or name
+
+
+_ENGLISH: Mapping[str, Phrase] = {
+    "item": lambda reason, title, schema: f"it goes with “{title(reason.item or '')}”, which you know",
+    "attribute": lambda reason, title, schema: f"it shares {_attribute(reason, schema)} with what you like",
+    "popular": lambda reason, title, schema: f"{reason.value:,.0f} people chose it" if reason.value >= 1 else "many people know it",
+    "cluster": lambda reason, title, schema: f"{min(reason.value, 1.0):.0%} of people with a taste like yours chose it",
+    "new": lambda reason, title, schema: f"it is new among the {schema.nouns}",
+}
+_RUSSIAN: Mapping[str, Phrase] = {
+    "item": lambda reason, title, schema: f"подходит к «{title(reason.item or '')}», которое вы знаете",
+    "attribute": lambda reason, title, schema: f"общее с тем, что вам нравится: {(reason.feature or '').partition(':')[2] or reason.feature}",
+    "popular": lambda reason, title, schema: f"выбрали столько людей: {reason.value:.0f}" if reason.value >= 1 else "известно многим",
+    "cluster": lambda reason, title, schema: f"так выбирают {min(reason.value, 1.0):.0%} людей с похожим вкусом",
+    "new": lambda reason, title, schema: "это новинка",
+}
+
+
+def _sign(value: float) -> Literal[-1, 0, 1]:
+    return 1 if value > 0 else -1 if value < 0 else 0

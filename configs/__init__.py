@@ -50,12 +50,15 @@ def _checked(word: type[_Word], path: Path, defaults: dict[str, Any]) -> _Word:
     if text is None:
         text = {}
     if not isinstance(text, dict):
-        raise ConfigError(f"{path}: holds {type(text).__name__}, expected a mapping of the words in configs/{word.__module__.split('.')[-1]}.py")
+        raise ConfigError(
+            f"{path}: holds {type(text).__name__}, expected a mapping of the words in configs/{word.__module__.split('.')[-1]}.py"
+        )
     try:
         return word.model_validate({**defaults, **text})
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in fault['loc']) or '(top)'}: {fault['msg']}" + (f", got {fault['input']!r}" if fault["type"] != "missing" else "")
+            f"  {'.'.join(str(part) for part in fault['loc']) or '(top)'}: {fault['msg']}"
+            + (f", got {fault['input']!r}" if fault["type"] != "missing" else "")
             for fault in error.errors(include_url=False)
         ]
         raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error

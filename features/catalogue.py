@@ -190,19 +190,29 @@ class Catalogue:
             said = document["words"][name]
             match attribute:
                 case Tags():
-                    columns[name] = TagColumn(tuple(said), array(f"{name}.indptr").astype(np.int64, copy=False), array(f"{name}.codes").astype(np.int32, copy=False))
+                    columns[name] = TagColumn(
+                        tuple(said),
+                        array(f"{name}.indptr").astype(np.int64, copy=False),
+                        array(f"{name}.codes").astype(np.int32, copy=False),
+                    )
                 case Category():
                     columns[name] = CategoryColumn(tuple(said), array(f"{name}.codes").astype(np.int32, copy=False))
                 case Number():
                     columns[name] = NumberColumn(
-                        array(f"{name}.values").astype(np.float32, copy=False), array(f"{name}.missing").astype(np.bool_, copy=False), float(said)
+                        array(f"{name}.values").astype(np.float32, copy=False),
+                        array(f"{name}.missing").astype(np.bool_, copy=False),
+                        float(said),
                     )
                 case _:
                     assert_never(attribute)
-        return cls(schema, Vocabulary.load(directory / "ids"), tuple(document["titles"]), array("available").astype(np.bool_, copy=False), columns)
+        return cls(
+            schema, Vocabulary.load(directory / "ids"), tuple(document["titles"]), array("available").astype(np.bool_, copy=False), columns
+        )
 
 
-def build(schema: Items, ids: Sequence[str], titles: Sequence[str], available: Sequence[bool], cells: Mapping[str, Sequence[Cell]]) -> Catalogue:
+def build(
+    schema: Items, ids: Sequence[str], titles: Sequence[str], available: Sequence[bool], cells: Mapping[str, Sequence[Cell]]
+) -> Catalogue:
     """A catalogue from columns of raw cells, missing ones filled as the YAML says. Raises CellError at the first bad cell."""
     columns: dict[str, Column] = {}
     for name, attribute in schema.attributes.items():
@@ -274,7 +284,11 @@ def number_value(attribute: Number, cell: Cell, name: str) -> float:
         raise CellError(f"{name}: {cell!r} is a list, expected a number")
     if math.isnan(value):
         return math.nan
-    if math.isinf(value) or (attribute.low is not None and value < attribute.low) or (attribute.high is not None and value > attribute.high):
+    if (
+        math.isinf(value)
+        or (attribute.low is not None and value < attribute.low)
+        or (attribute.high is not None and value > attribute.high)
+    ):
         raise CellError(f"{name}: {value:g} is outside {attribute.low} to {attribute.high}")
     return value
 
@@ -294,4 +308,8 @@ def _with_tags(column: TagColumn, where: int, tags: Sequence[str]) -> TagColumn:
     after = column.indptr[where + 1] if where < n else column.indptr[-1]
     lengths = np.diff(column.indptr)
     lengths = _put(lengths, where, len(codes))
-    return TagColumn(words, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate([column.codes[:before], codes, column.codes[after:]]))
+    return TagColumn(
+        words,
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([column.codes[:before], codes, column.codes[after:]]),
+    )

@@ -38,7 +38,13 @@ class PairFeatures:
             self._numbers[name] = ((scaled - scaled.mean()) / spread).astype(np.float32)
         self._mainstream = np.log1p(statistics.takers).astype(np.float32)
         self._item_columns = np.stack(
-            [self._mainstream, np.log1p(statistics.recent), statistics.recent / np.maximum(statistics.takers, 1.0), statistics.liking, *self._numbers.values()],
+            [
+                self._mainstream,
+                np.log1p(statistics.recent),
+                statistics.recent / np.maximum(statistics.takers, 1.0),
+                statistics.liking,
+                *self._numbers.values(),
+            ],
             axis=1,
         ).astype(np.float32)
         self.names: tuple[str, ...] = (
@@ -92,7 +98,7 @@ def attribute_vectors(catalogue: Catalogue) -> Rows:
     if not parts:
         return np.zeros((len(catalogue), 1), dtype=np.float32)
     joined = np.concatenate(parts, axis=1)
-    return (joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    return np.asarray(joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
 class _Bags:
@@ -117,7 +123,7 @@ class _Bags:
         """(n, words) share of each bag's items that bear each word."""
         n = len(self.lengths)
         counted = np.bincount(self._owners * words + codes[self._flat], minlength=n * words).reshape(n, words)
-        return (counted / np.maximum(self.lengths, 1)[:, None]).astype(np.float32)
+        return np.asarray(counted / np.maximum(self.lengths, 1)[:, None], dtype=np.float32)
 
 
 def _idle_days(state: UserState, now: int) -> float:

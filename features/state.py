@@ -153,7 +153,9 @@ def fold(
     )
 
 
-def _withdrawn(users: NDArray[np.int32], items: NDArray[np.int32], undoing: NDArray[np.bool_], standing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _withdrawn(
+    users: NDArray[np.int32], items: NDArray[np.int32], undoing: NDArray[np.bool_], standing: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Which events fall away: every undo itself, and the latest standing event before it of the same user and item."""
     out = undoing.copy()
     undone = {(int(users[i]), int(items[i])) for i in np.flatnonzero(undoing)}
@@ -191,7 +193,9 @@ class UserState:
         return cls(kinds_of, none, none.astype(np.int8), none.astype(np.float32), none.astype(np.int64), preferences or {})
 
     @classmethod
-    def of_items(cls, kinds_of: Kinds, items: Sequence[int], kind: int, now: int, preferences: Mapping[str, tuple[str, ...]] | None = None) -> UserState:
+    def of_items(
+        cls, kinds_of: Kinds, items: Sequence[int], kind: int, now: int, preferences: Mapping[str, tuple[str, ...]] | None = None
+    ) -> UserState:
         """Somebody known only by a list of items, oldest first."""
         n = len(items)
         return cls(
@@ -230,26 +234,26 @@ class UserState:
     @cached_property
     def positives(self) -> NDArray[np.int32]:
         """(p,) items of this person's taste, oldest first, each once."""
-        return self.folded.items[positive(self.folded)]
+        return np.asarray(self.folded.items[positive(self.folded)])
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:
         """(p,) float32 strengths of `positives`."""
-        return self.folded.weights[positive(self.folded)]
+        return np.asarray(self.folded.weights[positive(self.folded)])
 
     @cached_property
     def disliked(self) -> NDArray[np.int32]:
-        return self.folded.items[(self.folded.meanings & Means.DISLIKED) != 0]
+        return np.asarray(self.folded.items[(self.folded.meanings & Means.DISLIKED) != 0])
 
     @cached_property
     def excluded(self) -> NDArray[np.int32]:
         """Items that are not to be recommended again, as the YAML's `excluded` says."""
-        return self.folded.items[(self.folded.meanings & self.kinds_of.excluded) != 0]
+        return np.asarray(self.folded.items[(self.folded.meanings & self.kinds_of.excluded) != 0])
 
 
 def positive(folded: Folded) -> NDArray[np.bool_]:
     """(n,) which folded events belong to a person's taste and weigh something."""
-    return ((folded.meanings & POSITIVE) != 0) & ((folded.meanings & Means.DISLIKED) == 0) & (folded.weights > 0)
+    return np.asarray(((folded.meanings & POSITIVE) != 0) & ((folded.meanings & Means.DISLIKED) == 0) & (folded.weights > 0))
 
 
 @dataclass(frozen=True)
@@ -303,7 +307,10 @@ class Histories:
     @classmethod
     def load(cls, directory: Path, kinds_of: Kinds) -> Histories:
         """Opens the arrays memory-mapped. Raises FileNotFoundError."""
-        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("indptr", "items", "kinds", "values", "times")}
+        arrays = {
+            name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("indptr", "items", "kinds", "values", "times")
+        }
         ordered = bool(np.load(directory / "ordered.npy", allow_pickle=False))
         return cls(kinds_of, arrays["indptr"], arrays["items"], arrays["kinds"], arrays["values"], arrays["times"], ordered)
 

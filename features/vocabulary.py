@@ -68,7 +68,7 @@ class Vocabulary:
         place = np.minimum(np.searchsorted(self._ascending, wanted), len(self._ascending) - 1)
         found = np.where(self._ascending[place] == wanted, self._order[place], -1).astype(np.int32)
         if self._later:
-            for position in np.flatnonzero(found < 0):
+            for position in np.flatnonzero(found < 0).tolist():
                 found[position] = self._later.get(identifiers[position], -1)
         return found
 

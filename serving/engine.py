@@ -24,8 +24,8 @@ from serving import explain, rerank
 from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
 from training.contract import CandidateModel, Candidates, Evidence, FindsSimilar, PlacesNewItems
-from training.retrieval import feature_rows, retrieve
 from training.ranker import Ranker
+from training.retrieval import feature_rows, retrieve
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60
@@ -133,7 +133,14 @@ class EngineParts:
         mode: str,
         version: str,
     ) -> None:
-        self._domain, self._catalogue, self._models, self._ranker, self._mode, self._version = domain, catalogue, models, ranker, mode, version
+        self._domain, self._catalogue, self._models, self._ranker, self._mode, self._version = (
+            domain,
+            catalogue,
+            models,
+            ranker,
+            mode,
+            version,
+        )
         self._statistics = statistics.for_items(len(catalogue))
         self._features = PairFeatures(catalogue, self._statistics)
         self._vectors = attribute_vectors(catalogue)
@@ -205,7 +212,11 @@ class EngineParts:
         allowed = masks[0] if all(mask is masks[0] for mask in masks) else np.stack(masks)
         excluded = [_also(question.state.excluded, question.exclude) for question in questions]
         budget = min((question.budget_s for question in questions if question.budget_s is not None), default=None)
-        depth = max(self._per_source, max(question.k for question in questions)) if asked is None else max(question.k for question in questions) + 2 * self._domain.serving.exploration.pool
+        depth = (
+            max(self._per_source, max(question.k for question in questions))
+            if asked is None
+            else max(question.k for question in questions) + 2 * self._domain.serving.exploration.pool
+        )
         began = time.monotonic()
         found = retrieve(models, states, now, depth, items, allowed, excluded, None if budget is None else began + budget)
         candidates = found.candidates
@@ -226,7 +237,11 @@ class EngineParts:
             order = np.lexsort((candidates.items[part], -scores[part]))
             ranking = Ranking(candidates.items[part][order], scores[part][order], order + part.start)
             rankings.append(self._filled(ranking, question, masks[position], excluded[position]))
-        seconds = {**{f"source.{name}": value for name, value in found.seconds.items()}, "candidates": retrieved - began, "rank": time.monotonic() - retrieved}
+        seconds = {
+            **{f"source.{name}": value for name, value in found.seconds.items()},
+            "candidates": retrieved - began,
+            "rank": time.monotonic() - retrieved,
+        }
         return Ranked(candidates, rankings, rows, seconds)
 
     def _models_for(self, asked: tuple[str, ...] | None) -> Mapping[str, CandidateModel]:
@@ -286,12 +301,20 @@ class EngineParts:
         words = self._domain.serving.exploration
         warm = len(question.state.positives) > 0
         share = question.exploration if question.exploration is not None else words.warm if warm else words.cold
-        seed = question.seed if question.seed is not None else rerank.seed_of(question.user, question.now // DAY_US, self._version, question.state.items.tobytes())
+        seed = (
+            question.seed
+            if question.seed is not None
+            else rerank.seed_of(question.user, question.now // DAY_US, self._version, question.state.items.tobytes())
+        )
         shown = rerank.explore(order, question.k, share, words.pool, seed)
         reranked = time.monotonic()
         items = self._items(question, ranked, ranking, shown)
         seconds = {**ranked.seconds, "rerank": reranked - began, "reasons": time.monotonic() - reranked}
-        notes = () if warm or question.sources is not None else ("cold start: nothing is known of this person yet, so popular titles come first",)
+        notes = (
+            ()
+            if warm or question.sources is not None
+            else ("cold start: nothing is known of this person yet, so popular titles come first",)
+        )
         return Slate(
             slate=secrets.token_hex(16),
             domain=self._domain.name,
@@ -341,7 +364,9 @@ class EngineParts:
             )
         return tuple(out)
 
-    def _evidence(self, state: UserState, sources: tuple[str, ...], rows: NDArray[np.int32], ranks: NDArray[np.int16]) -> list[dict[str, Evidence]]:
+    def _evidence(
+        self, state: UserState, sources: tuple[str, ...], rows: NDArray[np.int32], ranks: NDArray[np.int16]
+    ) -> list[dict[str, Evidence]]:
         out: list[dict[str, Evidence]] = [{} for _ in rows]
         for column, source in enumerate(sources):
             places = np.flatnonzero(ranks[:, column] > 0)
@@ -380,7 +405,17 @@ class EngineParts:
         out = []
         for place, (row, said) in enumerate(zip(order, because, strict=True)):
             why = explain.reasons({name: said} if said is not None else {}, {name: 1.0}, {}, self._catalogue)
-            out.append(SlateItem(self._catalogue.ids.id(int(row)), self._catalogue.titles[row], round(float(likeness[row]), 6), place + 1, (name,), why, 1.0))
+            out.append(
+                SlateItem(
+                    self._catalogue.ids.id(int(row)),
+                    self._catalogue.titles[row],
+                    round(float(likeness[row]), 6),
+                    place + 1,
+                    (name,),
+                    why,
+                    1.0,
+                )
+            )
         return tuple(out)
 
     def _positive_kind(self) -> int:

@@ -16,7 +16,9 @@ from training.contract import Evidence
 MOST_REASONS = 4
 
 
-def reasons(evidence: Mapping[str, Evidence], strengths: Mapping[str, float], features: Mapping[str, float], catalogue: Catalogue) -> tuple[Reason, ...]:
+def reasons(
+    evidence: Mapping[str, Evidence], strengths: Mapping[str, float], features: Mapping[str, float], catalogue: Catalogue
+) -> tuple[Reason, ...]:
     """The strongest reasons for one item, largest share first.
 
     `evidence`: what each source says; `strengths`: how much each source mattered (signed; its contribution to the score, or
@@ -48,7 +50,9 @@ def reasons(evidence: Mapping[str, Evidence], strengths: Mapping[str, float], fe
     return tuple(out[:MOST_REASONS])
 
 
-def split_contributions(names: Sequence[str], sources: Sequence[str], row: NDArray[np.float64]) -> tuple[dict[str, float], dict[str, float]]:
+def split_contributions(
+    names: Sequence[str], sources: Sequence[str], row: NDArray[np.float64]
+) -> tuple[dict[str, float], dict[str, float]]:
     """A row of Ranker.contributions -> what each source's columns add together, and what each other feature adds."""
     by_source = dict.fromkeys(sources, 0.0)
     others: dict[str, float] = {}
@@ -95,7 +99,9 @@ _ENGLISH: Mapping[str, Phrase] = {
 }
 _RUSSIAN: Mapping[str, Phrase] = {
     "item": lambda reason, title, schema: f"подходит к «{title(reason.item or '')}», которое вы знаете",
-    "attribute": lambda reason, title, schema: f"общее с тем, что вам нравится: {(reason.feature or '').partition(':')[2] or reason.feature}",
+    "attribute": lambda reason, title, schema: (
+        f"общее с тем, что вам нравится: {(reason.feature or '').partition(':')[2] or reason.feature}"
+    ),
     "popular": lambda reason, title, schema: f"выбрали столько людей: {reason.value:.0f}" if reason.value >= 1 else "известно многим",
     "cluster": lambda reason, title, schema: f"так выбирают {min(reason.value, 1.0):.0%} людей с похожим вкусом",
     "new": lambda reason, title, schema: "это новинка",

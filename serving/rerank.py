@@ -53,5 +53,7 @@ def explore(order: NDArray[np.int64], k: int, share: float, pool: int, seed: int
 
 def seed_of(user: str | None, day: int, version: str, history: bytes = b"") -> int:
     """Chance that repeats: the same person, day and model draw the same. Somebody unnamed is known by what they sent."""
-    digest = hashlib.blake2b(f"{user}|{day}|{version}|".encode("utf-8", "replace") + (history if user is None else b""), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        f"{user}|{day}|{version}|".encode("utf-8", "replace") + (history if user is None else b""), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "big")

@@ -175,7 +175,11 @@ def load(directory: Path) -> Bundle:
         domain = Domain.model_validate_json((directory / "domain.json").read_text(encoding="utf-8"))
         kinds = Kinds.of(domain.events)
         ranker = Ranker.load(directory / "ranker") if (directory / "ranker").is_dir() else None
-        models = {name: load_model(words, directory / "sources" / name) for name, words in domain.candidates.items() if (directory / "sources" / name).is_dir()}
+        models = {
+            name: load_model(words, directory / "sources" / name)
+            for name, words in domain.candidates.items()
+            if (directory / "sources" / name).is_dir()
+        }
         bundle = Bundle(
             directory,
             manifest,
@@ -191,7 +195,9 @@ def load(directory: Path) -> Bundle:
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"bundle {directory.name}: {type(error).__name__}: {error}") from error
     if bundle.mode != TWO_STAGE and bundle.mode not in models:
-        raise BundleError(f"bundle {directory.name}: it says that {bundle.mode!r} is served, but holds only {', '.join(models) or 'nothing'}")
+        raise BundleError(
+            f"bundle {directory.name}: it says that {bundle.mode!r} is served, but holds only {', '.join(models) or 'nothing'}"
+        )
     if bundle.mode == TWO_STAGE and ranker is None:
         raise BundleError(f"bundle {directory.name}: it says {TWO_STAGE!r} but holds no ranker")
     return bundle

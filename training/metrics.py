@@ -28,17 +28,17 @@ def hits_of(lists: Sequence[NDArray[np.int32]], wanted: Sequence[NDArray[np.int3
 
 def hit_rate(hits: Hits, wanted: Counts) -> PerPerson:
     """HR@k = 1 if any of the first k is a target."""
-    return hits.any(axis=1).astype(np.float64)
+    return np.asarray(hits.any(axis=1).astype(np.float64), dtype=np.float64)
 
 
 def recall(hits: Hits, wanted: Counts) -> PerPerson:
     """hits / wanted."""
-    return hits.sum(axis=1) / np.maximum(wanted, 1)
+    return np.asarray(hits.sum(axis=1) / np.maximum(wanted, 1))
 
 
 def precision(hits: Hits, wanted: Counts) -> PerPerson:
     """hits / k, also for lists shorter than k."""
-    return hits.sum(axis=1) / hits.shape[1]
+    return np.asarray(hits.sum(axis=1) / hits.shape[1])
 
 
 def ndcg(hits: Hits, wanted: Counts) -> PerPerson:
@@ -47,19 +47,19 @@ def ndcg(hits: Hits, wanted: Counts) -> PerPerson:
     k = hits.shape[1]
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])
-    return (hits * discount).sum(axis=1) / np.maximum(ideal[np.minimum(wanted, k)], discount[-1] if k else 1.0)
+    return np.asarray((hits * discount).sum(axis=1) / np.maximum(ideal[np.minimum(wanted, k)], discount[-1]))
 
 
 def average_precision(hits: Hits, wanted: Counts) -> PerPerson:
     """AP@k = sum over hits of precision at that place, divided by min(wanted, k). MAP is its mean over people."""
     places = np.arange(1, hits.shape[1] + 1)
-    return (hits * np.cumsum(hits, axis=1) / places).sum(axis=1) / np.maximum(np.minimum(wanted, hits.shape[1]), 1)
+    return np.asarray((hits * np.cumsum(hits, axis=1) / places).sum(axis=1) / np.maximum(np.minimum(wanted, hits.shape[1]), 1))
 
 
 def reciprocal_rank(hits: Hits, wanted: Counts) -> PerPerson:
     """1 / place of the first hit, 0 without one. MRR is its mean."""
     first = hits.argmax(axis=1)
-    return np.where(hits.any(axis=1), 1.0 / (first + 1), 0.0)
+    return np.asarray(np.where(hits.any(axis=1), 1.0 / (first + 1), 0.0))
 
 
 def coverage(lists: Sequence[NDArray[np.int32]], items: int) -> float:

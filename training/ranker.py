@@ -76,7 +76,11 @@ class Ranker:
             callbacks=callbacks,
         )
         best = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
-        return cls(lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best), params={"num_threads": 1, "verbosity": -1}), tuple(names), tuple(sources))
+        return cls(
+            lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best), params={"num_threads": 1, "verbosity": -1}),
+            tuple(names),
+            tuple(sources),
+        )
 
     @property
     def trees(self) -> int:
@@ -108,7 +112,9 @@ class Ranker:
     def load(cls, directory: Path) -> Self:
         """Raises FileNotFoundError, ValueError if the model's features are not those beside it."""
         said = json.loads((directory / "ranker.json").read_text(encoding="utf-8"))
-        booster = lightgbm.Booster(model_str=(directory / "ranker.txt").read_text(encoding="utf-8"), params={"num_threads": 1, "verbosity": -1})
+        booster = lightgbm.Booster(
+            model_str=(directory / "ranker.txt").read_text(encoding="utf-8"), params={"num_threads": 1, "verbosity": -1}
+        )
         if booster.num_feature() != len(said["names"]):
             raise ValueError(f"ranker.txt has {booster.num_feature()} features, ranker.json names {len(said['names'])}")
         return cls(booster, tuple(said["names"]), tuple(said["sources"]))

@@ -102,7 +102,9 @@ def feature_names(sources: Sequence[str], features: PairFeatures) -> tuple[str, 
     return (*(f"{name}.score" for name in sources), *(f"{name}.place" for name in sources), "sources", *features.names)
 
 
-def feature_rows(sources: Sequence[str], features: PairFeatures, states: Sequence[UserState], candidates: Candidates, now: int) -> NDArray[np.float32]:
+def feature_rows(
+    sources: Sequence[str], features: PairFeatures, states: Sequence[UserState], candidates: Candidates, now: int
+) -> NDArray[np.float32]:
     """(pairs, features) float32 for the ranker. A source of `sources` that failed this time is NaN throughout; `place` is
     1 / rank, 0 where the source did not bring the item."""
     pairs = len(candidates)

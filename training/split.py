@@ -46,7 +46,9 @@ class Targets:
             return self
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.users), most, replace=False))
         parts = [self.of(int(position)) for position in chosen]
-        return Targets(self.users[chosen], np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64), np.concatenate(parts))
+        return Targets(
+            self.users[chosen], np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64), np.concatenate(parts)
+        )
 
 
 def split(histories: Histories, words: SplitWords, moment: int) -> Split:
@@ -55,7 +57,9 @@ def split(histories: Histories, words: SplitWords, moment: int) -> Split:
         raise ValueError(f"{histories.events} events are too few to split: at least 10 are needed")
     if histories.ordered:
         times = histories.times
-        label_moment, test_moment = (int(np.quantile(times, 1.0 - share, method="lower")) for share in (words.test + words.label, words.test))
+        label_moment, test_moment = (
+            int(np.quantile(times, 1.0 - share, method="lower")) for share in (words.test + words.label, words.test)
+        )
         if not int(times.min()) < label_moment < test_moment:
             label_moment, test_moment = _by_distinct_times(times, words)
         base, test = times < label_moment, times >= test_moment
@@ -88,7 +92,9 @@ def targets(histories: Histories, window: NDArray[np.bool_], before: Histories, 
     """Items with a target event inside `window` (events,) that `before` does not already exclude, and that were not disliked."""
     kinds_of = histories.kinds_of
     users = histories.users
-    found = fold(kinds_of, users[window], histories.items[window], histories.kinds[window], histories.values[window], histories.times[window])
+    found = fold(
+        kinds_of, users[window], histories.items[window], histories.kinds[window], histories.values[window], histories.times[window]
+    )
     wanted = ((found.meanings & kinds_of.targets) != 0) & ((found.meanings & Means.DISLIKED) == 0)
     known = before.folded
     closed = (known.meanings & kinds_of.excluded) != 0
@@ -96,4 +102,6 @@ def targets(histories: Histories, window: NDArray[np.bool_], before: Histories, 
     wanted &= ~np.isin(key, known.users[closed].astype(np.int64) * items + known.items[closed])
     people, rows = found.users[wanted], found.items[wanted]
     unique, counts = np.unique(people, return_counts=True)
-    return Targets(unique.astype(np.int32), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[np.argsort(people, kind="stable")])
+    return Targets(
+        unique.astype(np.int32), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[np.argsort(people, kind="stable")]
+    )

@@ -1,0 +1,87 @@
+"""The ranker's training rows: candidates made before the label window, marked by what people took in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.domain import Ranker as RankerWords
+from features.compute import PairFeatures
+from features.state import Histories
+from training.contract import CandidateModel, Progress
+from training.retrieval import feature_rows, retrieve
+from training.split import Targets
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Examples:
+    rows: NDArray[np.float32]  # (n, features)
+    labels: NDArray[np.int8]  # (n,) 1 = taken in the label window
+    groups: NDArray[np.int64]  # (people,) rows of each person in turn
+    found: float  # share of the targets that were among the candidates
+
+
+def make(
+    words: RankerWords,
+    models: Mapping[str, CandidateModel],
+    features: PairFeatures,
+    known: Histories,
+    wanted: Targets,
+    items: int,
+    available: NDArray[np.bool_],
+    moment: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Examples:
+    """`models`, `features` and `known` must be of events before `moment` only; `wanted` is what followed.
+
+    Of each person who took at least one candidate all taken ones and at most `words.negatives` others are kept, drawn by
+    seed, so that popular and hard ones stay in proportion. People of whom nothing is known are answered without the ranker
+    and make no rows. Raises ValueError if nobody took any candidate.
+    """
+    generator = np.random.default_rng(seed)
+    warm = np.array([len(known.state(int(user)).positives) > 0 for user in wanted.users], dtype=np.bool_)
+    people = np.flatnonzero(warm)
+    if len(people) > words.users:
+        people = np.sort(generator.choice(people, words.users, replace=False))
+    parts: list[NDArray[np.float32]] = []
+    labels: list[NDArray[np.int8]] = []
+    groups: list[int] = []
+    found = total = 0
+    for start in range(0, len(people), _BATCH):
+        batch = people[start : start + _BATCH]
+        states = known.states(wanted.users[batch])
+        candidates = retrieve(models, states, moment, words.candidates, items, available).candidates
+        if candidates.failed:
+            raise ValueError(f"sources failed while making the ranker's rows: {', '.join(candidates.failed)}")
+        targets = np.concatenate([position * items + wanted.of(int(person)).astype(np.int64) for position, person in enumerate(batch)])
+        taken = np.isin(candidates.users.astype(np.int64) * items + candidates.items, targets)
+        total += len(targets)
+        found += int(taken.sum())
+        rows = feature_rows(tuple(models), features, states, candidates, moment)
+        bounds = np.searchsorted(candidates.users, np.arange(len(batch) + 1))
+        keep: list[NDArray[np.int64]] = []
+        for position in range(len(batch)):
+            mine = np.arange(bounds[position], bounds[position + 1])
+            positive, negative = mine[taken[mine]], mine[~taken[mine]]
+            if not len(positive):
+                continue
+            if len(negative) > words.negatives:
+                negative = generator.choice(negative, words.negatives, replace=False)
+            both = np.concatenate([positive, negative])
+            keep.append(both)
+            groups.append(len(both))
+        if keep:
+            chosen = np.concatenate(keep)
+            parts.append(rows[chosen])
+            labels.append(taken[chosen].astype(np.int8))
+        if progress is not None:
+            progress("ranker's rows", min(1.0, (start + _BATCH) / max(len(people), 1)))
+    if not parts:
+        raise ValueError("nobody took any candidate in the label window: there is nothing to learn a ranking from")
+    return Examples(np.concatenate(parts), np.concatenate(labels), np.array(groups, dtype=np.int64), found / max(total, 1))

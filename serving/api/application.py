@@ -1,0 +1,49 @@
+"""The FastAPI application around a service. Making it starts nothing: the service starts and ends with the application's lifespan."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from serving.api import calls, documents, domains, events, health, items, problems, recommendations, slates, users
+from serving.api.edge import Edge
+from serving.service import Service
+
+VERSION = "0.1.0"
+
+
+def create_app(service: Service) -> FastAPI:
+    """Raises ValueError if two domains' calls want the same address."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="Factotum",
+        version=VERSION,
+        description="What should this person see next, in which order, and why?",
+        lifespan=lifespan,
+        default_response_class=JSONResponse,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.include_router(calls.router(service))
+    app.include_router(recommendations.router(service))
+    app.include_router(events.router(service))
+    app.include_router(items.router(service))
+    app.include_router(users.router(service))
+    app.include_router(slates.router(service))
+    app.include_router(domains.router(service))
+    app.include_router(health.router(service))
+    problems.install(app)
+    documents.install(app)
+    app.add_middleware(Edge, metrics=service.metrics, limit=service.deployment.http.body_limit)
+    return app

@@ -1,0 +1,173 @@
+"""What answers look like, for /docs and for programs that read the OpenAPI document. Answers are written by hand (answers.py);
+tests hold the two together."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from serving.api.bodies import EventBody, ItemBody, RecommendationsBody
+from serving.api.problems import MEDIA_TYPE
+
+_REF = "#/components/schemas/{model}"
+
+
+class ReasonAnswer(BaseModel):
+    kind: str
+    item: str | int | None = None
+    feature: str | None = None
+    value: float
+    sign: Literal[-1, 0, 1]
+    share: float
+    source: str | None = None
+
+
+class ShownItem(BaseModel):
+    item_id: str
+    title: str
+    score: float
+    rank: int
+    sources: list[str]
+    reasons: list[ReasonAnswer]
+    explanation: str | None
+    propensity: float
+
+
+class SlateAnswer(BaseModel):
+    slate: str
+    domain: str
+    model_version: str
+    variant: str
+    mode: str
+    degraded: list[str]
+    notes: list[str]
+    items: list[ShownItem]
+
+
+class StoredSlateAnswer(SlateAnswer):
+    user_id: str | None
+    created: str
+    request: dict[str, Any]
+
+
+class ItemAnswer(BaseModel):
+    item_id: str
+    title: str
+    available: bool
+    attributes: dict[str, list[str] | str | float | None]
+
+
+class ItemsAnswer(BaseModel):
+    items: list[ItemAnswer]
+    total: int
+    page: int
+    size: int
+
+
+class SimilarAnswer(BaseModel):
+    domain: str
+    model_version: str
+    item_id: str
+    items: list[ShownItem]
+
+
+class EventStatus(BaseModel):
+    event_id: str
+    status: Literal["recorded", "repeated"]
+
+
+class EventsAnswer(BaseModel):
+    recorded: int
+    repeated: int
+    events: list[EventStatus]
+
+
+class KnownEvent(BaseModel):
+    item_id: str
+    title: str
+    kind: str
+    value: float | None
+    time: str | None
+
+
+class UserAnswer(BaseModel):
+    user_id: str
+    events: int
+    kinds: dict[str, int]
+    taste: int
+    excluded: int
+    liked: list[str]
+    disliked: list[str]
+    last_events: list[KnownEvent]
+
+
+class DomainsAnswer(BaseModel):
+    domains: list[dict[str, Any]]
+
+
+class DomainAnswer(BaseModel):
+    domain: str
+    title: str
+    ready: bool
+
+
+class ErrorDetail(BaseModel):
+    where: str
+    what: str
+    got: str | int | float | bool | None = None
+    allowed: Any = None
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[ErrorDetail] = []
+    more_errors: int = 0
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def answers(model: type[BaseModel], *problems: int, status: int = 200) -> Responses:
+    """A route's answers: its own document, and the problems it may give besides 500."""
+    said: Responses = {status: {"model": model, "description": HTTPStatus(status).phrase}}
+    for code in problems:
+        said[code] = {
+            "description": HTTPStatus(code).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDocument")}}},
+        }
+    return said
+
+
+def takes(*models: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its body itself: one of these models, or a schema of its own."""
+    refs: list[dict[str, Any]] = [{"$ref": _REF.format(model=name)} for name in models]
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema or refs[0]}}}}
+
+
+def install(app: FastAPI) -> None:
+    """The OpenAPI document with the bodies' schemas, made when it is first asked for."""
+
+    def _openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            bodies: list[type[BaseModel]] = [RecommendationsBody, EventBody, ItemBody]
+            _, definitions = models_json_schema([(model, "validation") for model in bodies], ref_template=_REF)
+            _, more = models_json_schema([(ProblemDocument, "serialization")], ref_template=_REF)
+            schemas = whole.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions["$defs"])
+            schemas.update(more["$defs"])
+            app.openapi_schema = whole
+        return app.openapi_schema
+
+    app.openapi = _openapi  # type: ignore[method-assign]

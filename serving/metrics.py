@@ -1,0 +1,98 @@
+"""What can be watched: Prometheus metrics of one process, in a registry of its own, and their union over the processes of a machine.
+
+A load balancer sends a scrape to any one replica. So each replica leaves a copy of its figures in the home folder, and
+`/metrics` of any of them shows all, told apart by the label `replica`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+STALE_S = 15.0  # a copy older than this belongs to a replica that is gone
+_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.replica = f"{os.getpid()}-{time.time_ns() // 1_000_000 % 1_000_000:06d}"
+        self.requests = Counter("factotum_requests", "Requests answered", ("route", "method", "status"), registry=registry)
+        self.request_seconds = Histogram("factotum_request_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=registry)
+        self.in_flight = Gauge("factotum_requests_in_flight", "Requests being answered", registry=registry)
+        self.errors = Counter("factotum_errors", "Things that went wrong inside", ("part",), registry=registry)
+        self.stage_seconds = Histogram(
+            "factotum_stage_seconds", "Time of a stage of a recommendation", ("domain", "stage"), buckets=_SECONDS, registry=registry
+        )
+        self.degraded = Counter("factotum_degraded", "Answers in which a part was missing", ("domain", "part"), registry=registry)
+        self.queue = Gauge("factotum_recommender_queue", "Questions waiting for the engine", registry=registry)
+        self.batch = Histogram("factotum_recommender_batch", "Questions answered at once", buckets=(1, 2, 4, 8, 16, 32), registry=registry)
+        self.model = Gauge("factotum_model_info", "The bundle that answers", ("domain", "version", "mode"), registry=registry)
+        self.bundles_refused = Counter("factotum_bundles_refused", "Bundles that could not be loaded", ("domain",), registry=registry)
+        self.bundles_swapped = Counter("factotum_bundles_swapped", "Bundles taken into service", ("domain",), registry=registry)
+        self.cache = Counter("factotum_cache", "Look-ups in a cache", ("cache", "outcome"), registry=registry)
+        self.slates_written = Counter("factotum_slates_written", "Slates stored", registry=registry)
+        self.slates_lost = Counter("factotum_slates_lost", "Slates that overflowed the spool", registry=registry)
+        self.slates_waiting = Gauge("factotum_slates_waiting", "Slates not stored yet", registry=registry)
+        self.events = Counter("factotum_events_recorded", "Events stored", ("domain", "kind"), registry=registry)
+        self.events_repeated = Counter("factotum_events_repeated", "Events that had been stored before", ("domain",), registry=registry)
+        self.events_followed = Counter("factotum_events_followed", "Events of other replicas folded in", ("domain",), registry=registry)
+        self.database_up = Gauge("factotum_database_up", "1 while the database answers", registry=registry)
+
+    def text(self) -> bytes:
+        """This process alone, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Noticeboard:
+    """Where the replicas of a machine leave copies of their figures: one small file each, replaced whole."""
+
+    def __init__(self, folder: Path, metrics: Metrics) -> None:
+        self._folder = folder
+        self._metrics = metrics
+        self._mine = folder / f"{metrics.replica}.prom"
+
+    def write(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._mine.with_suffix(".draft")
+        draft.write_bytes(self._metrics.text())
+        draft.replace(self._mine)
+
+    def remove(self) -> None:
+        self._mine.unlink(missing_ok=True)
+
+    def text(self) -> bytes:
+        """All replicas of this machine, each sample with its `replica`."""
+        copies = {self._metrics.replica: self._metrics.text().decode()}
+        for path in sorted(self._folder.glob("*.prom")):
+            try:
+                age = time.time() - path.stat().st_mtime
+                if age > STALE_S:
+                    path.unlink(missing_ok=True)
+                elif path.stem != self._metrics.replica:
+                    copies[path.stem] = path.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                continue  # its replica ended meanwhile
+        return generate_latest(_Union(copies))
+
+
+class _Union(CollectorRegistry):
+    """A registry that only repeats what several texts say."""
+
+    def __init__(self, copies: dict[str, str]) -> None:
+        super().__init__()
+        self._copies = copies
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for replica, text in self._copies.items():
+            for family in text_string_to_metric_families(text):
+                whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                whole.samples.extend(sample._replace(labels={**sample.labels, "replica": replica}) for sample in family.samples)
+        return families.values()

@@ -1,0 +1,167 @@
+"""What a gateway replica holds: storage, live state, the recommender it asks and what it answers when that is late.
+
+No HTTP and no Ray in here: serving/api turns requests into calls of this class, whatever runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import configs
+from configs.deployment import Deployment
+from configs.domain import Domain
+from serving.cache import Cache
+from serving.engine import Engine, FilterError
+from serving.fallback import PART, Fallback
+from serving.live import Live, NotReadyError
+from serving.metrics import Metrics, Noticeboard
+from serving.recommender import Ask, LocalRecommender, Recommender
+from serving.scored import ScoredFiles
+from serving.slate import Slate, SlateItem
+from serving.standing import Standing
+from serving.storage.database import Database, address
+from serving.storage.slates import SlateWriter
+from serving.storage.tables import StoredEvent, StoredItem, StoredSlate
+
+_GRACE_S = 0.02  # an answer that is under way when the deadline passes may still come
+_LOOK_S = (0.0, 0.1, 0.15, 0.15)  # pauses before looking for a slate that another replica may be about to write
+_NOTICE_S = 2.0
+
+log = logging.getLogger("factotum.service")
+
+
+def domains_of(names: Sequence[str]) -> dict[str, Domain]:
+    """The domains by name; each of `names` is one that ships or a path to a YAML. Raises ConfigError, ValueError for a repeated one."""
+    loaded = [configs.load(name) for name in names]
+    by_name = {domain.name: domain for domain in loaded}
+    if len(by_name) != len(loaded):
+        raise ValueError(f"a domain is named twice: {', '.join(domain.name for domain in loaded)}")
+    return by_name
+
+
+def recommender_alone(home: Path, domains: Sequence[str], deployment: Deployment) -> LocalRecommender:
+    """What a replica that only recommends holds (layout `spread`): engines and people, followed through the database."""
+    metrics = Metrics()
+    live = Live(home, domains_of(domains), deployment, Database(address(home, deployment.storage.url)), metrics)
+    return LocalRecommender(live, metrics, owns_live=True)
+
+
+class Service:
+    """Made anywhere; acts from `start` to `stop`, on one event loop. `recommender`: None = within this process."""
+
+    def __init__(
+        self,
+        home: Path,
+        domains: Sequence[str],
+        deployment: Deployment,
+        recommender: Recommender | None = None,
+        database: Database | None = None,
+    ) -> None:
+        self.home, self.deployment = home, deployment
+        self.domains: Mapping[str, Domain] = domains_of(domains)
+        self.metrics = Metrics()
+        self.database = database or Database(address(home, deployment.storage.url))
+        self.live = Live(home, self.domains, deployment, self.database, self.metrics)
+        self.slates = SlateWriter(self.database, deployment.storage.spool, deployment.storage.slate_days, self.metrics)
+        self.metrics.slates_waiting.set_function(lambda: len(self.slates))
+        self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
+        self.noticeboard = Noticeboard(home / "metrics", self.metrics)
+        self.cache = Cache(self.metrics)
+        self._fallbacks = {name: Fallback(ScoredFiles(home, name)) for name in self.domains}
+        self._noticing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.live.start()
+        await self.recommender.start()
+        await self.slates.start()
+        self._noticing = asyncio.create_task(self._notice(), name="metrics")
+
+    async def stop(self) -> None:
+        """Drains: what was taken is answered, and slates are written, for at most `deployment.drain_s` seconds."""
+        if self._noticing is not None:
+            self._noticing.cancel()
+            await asyncio.gather(self._noticing, return_exceptions=True)
+        await self.recommender.stop()
+        await self.live.stop()
+        await self.slates.stop(self.deployment.drain_s)
+        await asyncio.to_thread(self.noticeboard.remove)
+        await self.database.close()
+
+    async def _notice(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.noticeboard.write)
+            except OSError:
+                self.metrics.errors.labels("metrics").inc()
+            await asyncio.sleep(_NOTICE_S)
+
+    def standing(self, domain: str) -> Standing:
+        """What answers for a domain now. Raises NotReadyError."""
+        return self.live.standing(domain)
+
+    # ------------------------------------------------------------ answers
+
+    async def recommend(self, ask: Ask) -> Slate:
+        """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. Raises FilterError, NotReadyError."""
+        try:
+            async with asyncio.timeout(ask.deadline_s + _GRACE_S):
+                slate = await self.recommender.recommend(ask)
+        except FilterError:
+            raise
+        except Exception as error:  # late, away or broken: the person gets an answer all the same
+            standing = self.live.standing(ask.domain)
+            self.metrics.errors.labels(PART).inc()
+            log.warning(
+                "the recommender did not answer",
+                extra={"fields": {"domain": ask.domain, "why": f"{type(error).__name__}: {error}"}},
+                exc_info=None if isinstance(error, TimeoutError | NotReadyError) else error,
+            )
+            slate = await asyncio.to_thread(self._fallbacks[ask.domain].slate, ask, standing)
+        for part in slate.degraded:
+            self.metrics.degraded.labels(ask.domain, part).inc()
+        for stage, milliseconds in slate.stages_ms.items():
+            self.metrics.stage_seconds.labels(ask.domain, stage).observe(milliseconds / 1_000.0)
+        return slate
+
+    def similar(self, domain: str, item: int, k: int) -> tuple[SlateItem, ...]:
+        """The k available items most like one. Raises IndexError, NotReadyError."""
+        engine = self.live.standing(domain).engine
+        return self.cache.get("similar", engine, (item, k), lambda: engine.similar(item, k))
+
+    def popular(self, domain: str, k: int) -> tuple[SlateItem, ...]:
+        """Raises NotReadyError."""
+        engine = self.live.standing(domain).engine
+        return self.cache.get("popular", engine, k, lambda: engine.popular(k))
+
+    def prepared(self, domain: str, what: str, make: Callable[[Engine], bytes]) -> bytes:
+        """Bytes that change only with the bundle or the catalogue, made once for each. Raises NotReadyError."""
+        engine = self.live.standing(domain).engine
+        return self.cache.get("prepared", engine, what, lambda: make(engine))
+
+    # ------------------------------------------------------------ writes
+
+    async def record(self, domain: str, happened: Sequence[StoredEvent]) -> set[str]:
+        """Stores events and folds them in; returns the event_ids that were new. Raises DatabaseAwayError: then none is stored."""
+        new = await self.database.record_events(domain, happened)
+        self.live.fold(domain, new)
+        for event in new:
+            self.metrics.events.labels(domain, event.kind).inc()
+        self.metrics.events_repeated.labels(domain).inc(len(happened) - len(new))
+        return {event.event_id for event in new}
+
+    async def add_item(self, domain: str, item: StoredItem) -> None:
+        """Stores an item (its cells must have been checked) and places it in the engine. Raises DatabaseAwayError."""
+        stored = await self.database.put_item(domain, item)
+        await self.live.place(domain, stored)
+
+    async def find_slate(self, domain: str, slate: str) -> StoredSlate | None:
+        """A slate served by any replica; one just served elsewhere is waited for. Raises DatabaseAwayError."""
+        for pause in _LOOK_S:
+            await asyncio.sleep(pause)
+            found = self.slates.waiting(domain, slate) or await self.database.slate(domain, slate)
+            if found is not None:
+                return found
+        return None

@@ -1,0 +1,115 @@
+"""One bundle in service: its engine, its people, and the place up to which the database's events are folded in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import orjson
+
+from serving.engine import Engine
+from serving.people import Happening, People
+from serving.storage.database import Database, now_us
+from serving.storage.tables import StoredEvent, StoredItem
+
+_MOST_WAITING = 10_000  # events about items that are not known (yet)
+
+
+class Standing:
+    """Read by any thread; changed by one task at a time, and then by replacing whole values.
+
+    Positions in a log shared by several writers cannot be trusted: an event stamped earlier may become visible later. So
+    everything recorded in the last `settle_us` is looked at again each time, and told apart by event_id.
+    """
+
+    def __init__(self, engine: Engine, settle_us: int) -> None:
+        self.engine = engine
+        self.people = People(engine.users, engine.histories, engine.kinds)
+        self._settle_us = settle_us
+        self._floor = engine.bundle.manifest.events_through
+        self._horizon = self._floor  # latest recorded_at folded in, never later than this machine's clock
+        self._items_horizon = 0
+        self._caught_up = False
+        self._folded: dict[str, int] = {}  # event_id -> recorded_at, as far back as is looked at again
+        self._placed: dict[str, int] = {}  # item -> recorded_at of the form it has here
+        self._waiting: list[StoredEvent] = []
+
+    @property
+    def version(self) -> str:
+        return self.engine.version
+
+    # ------------------------------------------------------------ events
+
+    def fold(self, happened: Iterable[StoredEvent]) -> int:
+        """Folds in the events that have not been; returns how many those were."""
+        fresh = [event for event in happened if event.recorded_at >= self._floor and event.event_id not in self._folded]
+        if not fresh:
+            return 0
+        telling: list[Happening] = []
+        catalogue, kinds = self.engine.catalogue, self.engine.kinds
+        for event in fresh:
+            self._folded[event.event_id] = event.recorded_at
+            row = catalogue.row(event.item)
+            if row is None:
+                if len(self._waiting) < _MOST_WAITING:
+                    self._waiting.append(event)
+            elif event.kind in kinds.names:
+                value = np.nan if event.value is None else event.value
+                telling.append(Happening(event.user, row, kinds.code(event.kind), value, event.time))
+        self.people.fold(telling)
+        self._horizon = max(self._horizon, min(now_us(), max(event.recorded_at for event in fresh)))
+        return len(fresh)
+
+    async def follow(self, database: Database, domain: str) -> int:
+        """Folds in what the database has beyond this; returns how many events that was. Raises DatabaseAwayError."""
+        if not self._caught_up:
+            folded = 0
+            async for page in database.events_since(domain, self._floor):
+                folded += self.fold(page)
+            self._caught_up = True
+        else:
+            since = max(self._floor, self._horizon - self._settle_us)
+            unknown = [event_id for event_id in await database.event_ids_since(domain, since) if event_id not in self._folded]
+            found = await database.events_by_id(domain, unknown) if unknown else []
+            folded = self.fold(sorted(found, key=lambda event: (event.time, event.event_id)))
+        self._forget()
+        return folded
+
+    def _forget(self) -> None:
+        oldest = self._horizon - self._settle_us
+        if len(self._folded) > 1_000:
+            self._folded = {event_id: recorded for event_id, recorded in self._folded.items() if recorded >= oldest}
+
+    # ------------------------------------------------------------ items
+
+    def items_from(self) -> int:
+        """From which recorded_at on the database may hold items that are not placed here."""
+        return max(0, self._items_horizon - self._settle_us)
+
+    def stale(self, items: Sequence[StoredItem]) -> list[StoredItem]:
+        """Which of these, read from the database, the engine does not know in their latest form."""
+        out = []
+        if items:
+            self._items_horizon = max(self._items_horizon, min(now_us(), max(item.recorded_at for item in items)))
+        for item in items:
+            placed = self._placed.get(item.item)
+            inside = placed is None and item.recorded_at < self._floor and self.engine.catalogue.row(item.item) is not None
+            if not inside and (placed is None or placed < item.recorded_at):
+                out.append(item)
+        return out
+
+    def place(self, items: Sequence[StoredItem]) -> None:
+        """Makes the engine know these items (slow: milliseconds each). An item its schema does not allow (any more) is left out."""
+        engine = self.engine
+        for item in items:
+            self._placed[item.item] = item.recorded_at
+            try:
+                engine = engine.with_item(item.item, item.title, orjson.loads(item.cells), item.available)
+            except ValueError:
+                continue
+        self.engine = engine
+        if self._waiting:
+            again, self._waiting = self._waiting, []
+            for event in again:
+                self._folded.pop(event.event_id, None)
+            self.fold(again)

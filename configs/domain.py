@@ -245,6 +245,35 @@ CandidateModel = Annotated[
 ]
 
 
+class Choices(Word):
+    """Try one of these."""
+
+    choices: Annotated[tuple[float | int | str, ...], Field(min_length=1)]
+
+
+class Between(Word):
+    """Try a number from low to high, both included; `log`: evenly in the logarithm; `whole`: integers only."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("expected low < high, and low > 0 where log is true")
+        return self
+
+
+class Search(Word):
+    """What `factotum tune` tries for one source (or for `ranker`): a range for each of its words, and what a trial takes."""
+
+    words: Annotated[dict[Name, Choices | Between], Field(min_length=1)]
+    cpus: Positive = 1.0
+    gpus: Annotated[float, Field(ge=0.0)] = 0.0
+
+
 class Ranker(Word):
     """LightGBM lambdarank over the candidates of all sources."""
 
@@ -319,6 +348,7 @@ class Domain(Word):
     split: Split = Split()
     candidates: dict[Name, CandidateModel]
     ranker: Ranker | None = Ranker()
+    search: dict[Name, Search] = {}
     serving: Serving = Serving()
     calls: tuple[Call, ...] = ()
     experiment: dict[Name, Variant] = {}
@@ -337,6 +367,13 @@ class Domain(Word):
                 raise ValueError(f"source.items.attributes: {attribute!r} is not among items.attributes")
         if not any(model.model == "popularity" for model in self.candidates.values()):
             raise ValueError("candidates: one of them must be of model popularity, the last resort of every answer")
+        for source, search in self.search.items():
+            model = self.ranker if source == "ranker" else self.candidates.get(source)
+            if model is None:
+                raise ValueError(f"search: {source!r} is neither a source ({', '.join(self.candidates)}) nor the ranker")
+            for word in search.words:
+                if word not in type(model).model_fields or word == "model":
+                    raise ValueError(f"search.{source}: {word!r} is not a word of it; allowed are {', '.join(sorted(type(model).model_fields))}")
         known = {"popular", "similar", *self.candidates}
         for call in self.calls:
             if call.answers not in known:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,10 @@ class Engine:
         """Raises FilterError if the catalogue cannot answer one of them."""
         self._parts.mask(filters)
 
+    def allowed(self, filters: Mapping[str, Words | Range]) -> NDArray[np.bool_]:
+        """(items,) bool, read-only to the caller: available and allowed by every filter. Raises FilterError."""
+        return self._parts.mask(filters)
+
     def with_item(self, item: str, title: str, cells: Mapping[str, Cell], available: bool = True) -> Engine:
         """An engine that also knows this item, at once reachable by the sources that can place it.
         Raises CellError, ValueError for what the domain's schema does not allow."""
@@ -146,7 +150,7 @@ class EngineParts:
         self._vectors = attribute_vectors(catalogue)
         self._kinds = Kinds.of(domain.events)
         self._popular = next(name for name, words in domain.candidates.items() if words.model == "popularity" and name in models)
-        self._per_source = domain.ranker.candidates if domain.ranker is not None else _DEFAULT_PER_SOURCE
+        self.per_source = domain.ranker.candidates if domain.ranker is not None else _DEFAULT_PER_SOURCE
         order = np.lexsort((np.arange(len(catalogue)), -catalogue.prior().astype(np.float64), -self._statistics.recent.astype(np.float64)))
         self._fill_order = order.astype(np.int32)
         self._masks: dict[str, NDArray[np.bool_]] = {}
@@ -213,7 +217,7 @@ class EngineParts:
         excluded = [_also(question.state.excluded, question.exclude) for question in questions]
         budget = min((question.budget_s for question in questions if question.budget_s is not None), default=None)
         depth = (
-            max(self._per_source, max(question.k for question in questions))
+            max(self.per_source, max(question.k for question in questions))
             if asked is None
             else max(question.k for question in questions) + 2 * self._domain.serving.exploration.pool
         )
@@ -243,6 +247,10 @@ class EngineParts:
             "rank": time.monotonic() - retrieved,
         }
         return Ranked(candidates, rankings, rows, seconds)
+
+    def rank_sources(self, questions: Sequence[Question]) -> Ranked:
+        """The same with every source asked, whatever is served: for measuring sources side by side."""
+        return self.rank([replace(question, sources=tuple(self._models)) for question in questions])
 
     def _models_for(self, asked: tuple[str, ...] | None) -> Mapping[str, CandidateModel]:
         if asked is not None:
@@ -332,7 +340,9 @@ class EngineParts:
         rows, at = ranking.items[shown.positions], ranking.at[shown.positions]
         ranks = np.zeros((len(rows), len(candidates.sources)), dtype=np.int16)
         ranks[at >= 0] = candidates.ranks[at[at >= 0]]
-        evidence = self._evidence(question.state, candidates.sources, rows, ranks)
+        evidence: list[dict[str, Evidence]] = [{} for _ in rows]
+        if question.reasons:
+            self._gather_evidence(evidence, question.state, candidates.sources, rows, ranks)
         contributed: NDArray[np.float64] | None = None
         if question.explain and ranked.rows is not None and self._ranker is not None:
             contributed = np.zeros((len(rows), len(self._ranker.names) + 1))
@@ -364,18 +374,16 @@ class EngineParts:
             )
         return tuple(out)
 
-    def _evidence(
-        self, state: UserState, sources: tuple[str, ...], rows: NDArray[np.int32], ranks: NDArray[np.int16]
-    ) -> list[dict[str, Evidence]]:
-        out: list[dict[str, Evidence]] = [{} for _ in rows]
+    def _gather_evidence(
+        self, into: list[dict[str, Evidence]], state: UserState, sources: tuple[str, ...], rows: NDArray[np.int32], ranks: NDArray[np.int16]
+    ) -> None:
         for column, source in enumerate(sources):
             places = np.flatnonzero(ranks[:, column] > 0)
             if not len(places):
                 continue
             for place, said in zip(places, self._models[source].because(state, rows[places]), strict=True):
                 if said is not None:
-                    out[place][source] = said
-        return out
+                    into[place][source] = said
 
     def _title(self, item: str) -> str:
         row = self._catalogue.row(item)

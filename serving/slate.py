@@ -38,6 +38,7 @@ class Question:
     sources: tuple[str, ...] | None = None
     budget_s: float | None = None
     language: Literal["en", "ru"] = "en"
+    reasons: bool = True  # batch scoring does without
     variant: str = "default"  # arm of the experiment the person is in
 
 

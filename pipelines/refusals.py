@@ -1,0 +1,31 @@
+"""What each kind of refusal means to whoever called the command line."""
+
+from __future__ import annotations
+
+import click
+
+from configs import ConfigError
+from pipelines.ingest import IngestRefused
+from pipelines.publish import NotPromotedError
+from pipelines.sources.tables import SourceError
+from pipelines.steps import StepBusy
+from serving.storage.database import DatabaseAwayError
+from training.bundle import BundleError
+
+REFUSED, GATE, BUSY = 3, 4, 5
+
+
+def exit_code(error: BaseException) -> int:
+    """2 wrong command line, 3 refused, 4 held back by the gate, 5 busy, 1 anything nobody foresaw."""
+    if isinstance(error, click.ClickException):
+        return 2
+    if isinstance(error, NotPromotedError):
+        return GATE
+    if isinstance(error, StepBusy) or type(error).__name__ == "PortTakenError":
+        return BUSY
+    if isinstance(
+        error,
+        ConfigError | SourceError | IngestRefused | BundleError | DatabaseAwayError | FileNotFoundError | FileExistsError | ValueError,
+    ):
+        return REFUSED
+    return 1

@@ -1,0 +1,99 @@
+"""The jobs of the YAML at their times (UTC): each a command of its own, so that one that fails or is killed takes nothing with it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from configs.domain import Domain, Job
+from pipelines.steps import Reporter, write_json
+
+_END_S = 10.0
+
+
+def command(job: Job, domain: str, data: Path | None, home: Path) -> list[str]:
+    """The command line of a job."""
+    line = [sys.executable, "-m", "pipelines", job.run, domain, "--home", str(home)]
+    if job.run in ("run", "ingest") and data is not None:
+        line += ["--data", str(data)]
+    if job.run == "score":
+        line += ["--out", str(home / domain / "scored")]
+    return line
+
+
+def upcoming(domains: Sequence[Domain], now: datetime) -> list[tuple[datetime, str, str]]:
+    """(next time, domain, job's name), soonest first. Raises ValueError for a cron expression that cannot be read."""
+    out = []
+    for domain in domains:
+        for name, job in domain.schedule.items():
+            when = CronTrigger.from_crontab(job.cron, timezone=UTC).get_next_fire_time(None, now)
+            if when is not None:
+                out.append((when, domain.name, name))
+    return sorted(out)
+
+
+class Schedule:
+    """Runs jobs one at a time (two trainings at once would only slow each other); a job that is late by more than an hour,
+    because another one ran, is left out and said."""
+
+    def __init__(self, domains: Sequence[Domain], data: Path | None, home: Path, reporter: Reporter) -> None:
+        self._home, self._reporter = home, reporter
+        self._running: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": {"type": "threadpool", "max_workers": 1}})
+        for domain in domains:
+            for name, job in domain.schedule.items():
+                self._scheduler.add_job(
+                    self._run,
+                    CronTrigger.from_crontab(job.cron, timezone=UTC),
+                    args=(domain.name, name, command(job, domain.name, data, home)),
+                    id=f"{domain.name}.{name}",
+                    coalesce=True,
+                    max_instances=1,
+                    misfire_grace_time=3_600,
+                )
+
+    def run(self) -> None:
+        """Until `stop` is called (or Ctrl-C)."""
+        self._scheduler.start()
+        try:
+            while not self._stopping.wait(0.5):
+                pass
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the job under way (it goes on where it was the next time) and the schedule."""
+        self._stopping.set()
+        running = self._running
+        if running is not None and running.poll() is None:
+            running.terminate()
+            try:
+                running.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                running.kill()
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def _run(self, domain: str, name: str, line: Sequence[str]) -> None:
+        began = datetime.now(UTC)
+        self._reporter.say(f"{began:%Y-%m-%d %H:%M} {domain}.{name} begins")
+        folder = self._home / "schedule"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{domain}.{name}.log").open("ab") as log:
+            self._running = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            code = self._running.wait()
+        ended = datetime.now(UTC)
+        write_json(folder / f"{domain}.{name}.json", {"began": began.isoformat(), "ended": ended.isoformat(), "exit": code})
+        self._reporter.say(
+            f"{ended:%Y-%m-%d %H:%M} {domain}.{name} ended with {code}" + ("" if code == 0 else f", see {folder / f'{domain}.{name}.log'}")
+        )

@@ -1,0 +1,243 @@
+"""Features -> fitted sources and ranker. Each fit is a unit of its own: done once for the same data and settings, run as a Ray
+task (on a cluster as many at once as there are machines), resumed one by one after an interruption.
+
+Three rounds, each with more of the past: `base` (before the label window) makes the ranker's candidates, `known` (before the
+test window) is what evaluation answers from, `all` is what serving gets. No round ever sees events of the window it is used on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from configs.domain import Domain
+from features.catalogue import Catalogue
+from features.compute import PairFeatures
+from features.state import Histories
+from features.statistics import ItemStatistics
+from pipelines import cluster
+from pipelines.featurize import Features
+from pipelines.featurize import load as load_features
+from pipelines.steps import DONE, Reporter, Step, fingerprint, upstream, write_json
+from training import build, examples
+from training.contract import CandidateModel, TrainingData
+from training.ranker import Ranker
+from training.retrieval import feature_names
+from training.split import Split, split, targets
+
+Round = Literal["base", "known", "all"]
+_CODE = 2  # raise it when a change here or in a model makes earlier fits worthless
+_HALF_LIFE = 90.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one round may know: events before `moment` (microseconds UTC)."""
+
+    histories: Histories
+    moment: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training holds, opened."""
+
+    directory: Path
+    features: Features
+    split: Split
+    units: Mapping[Round, Mapping[str, Path]]
+    ranker: Ranker | None
+    found: float  # share of the label window's targets that were among the candidates
+
+    def models(self, domain: Domain, which: Round) -> dict[str, CandidateModel]:
+        return {name: build.load(domain.candidates[name], path / "model") for name, path in self.units[which].items()}
+
+    def part(self, which: Round) -> Part:
+        return part_of(self.features, self.split, which)
+
+
+def part_of(features: Features, cut: Split, which: Round) -> Part:
+    """The events of a round and the moment as of which it is."""
+    if which == "base":
+        return Part(features.histories.where(cut.base), cut.label_moment)
+    if which == "known":
+        return Part(features.histories.where(cut.base | cut.label), cut.test_moment)
+    return Part(features.histories, features.moment + 1)
+
+
+def statistics_of(part: Part, catalogue: Catalogue) -> ItemStatistics:
+    return ItemStatistics.as_of(part.histories, len(catalogue), part.moment, _HALF_LIFE)
+
+
+def train(domain: Domain, features_dir: Path, home: Path, reporter: Reporter) -> Path:
+    """Fits what is not fitted yet and returns the step's directory. Raises ValueError where there is too little to learn from."""
+    words = domain.model_dump(mode="json", include={"candidates", "ranker", "split", "events"})
+    mark = fingerprint(_CODE, words, upstream(features_dir))
+    reporter.step("train")
+    with Step(home / domain.name / "train" / mark) as step:
+        if step.done is not None:
+            reporter.say(f"nothing changed: {step.directory.name} stands")
+            return step.directory
+        features = load_features(features_dir, domain)
+        cut = split(features.histories, domain.split, features.moment)
+        units = _units(domain, features_dir, home)
+        rounds: list[Round] = ["base", "known", "all"] if _refits(domain) else ["base", "known"]
+        produced: dict[str, Any] = {"features": str(features_dir.relative_to(home)), "ordered": features.ordered}
+        with cluster.started():
+            for which in rounds:
+                _fit_round(domain, features_dir, units, which, reporter)
+        if not _refits(domain):
+            units["all"] = units["known"]
+        if domain.ranker is not None:
+            produced |= _fit_ranker(domain, features, cut, units["base"], step.directory, reporter)
+        produced["units"] = {which: {name: str(path.relative_to(home)) for name, path in of.items()} for which, of in units.items()}
+        step.finish(produced)
+        return step.directory
+
+
+def open_trained(directory: Path, domain: Domain, home: Path) -> Trained:
+    """Raises FileNotFoundError if the training is not finished."""
+    said = json.loads((directory / DONE).read_text(encoding="utf-8"))
+    features = load_features(home / said["features"], domain)
+    return Trained(
+        directory,
+        features,
+        split(features.histories, domain.split, features.moment),
+        {which: {name: home / path for name, path in said["units"][which].items()} for which in get_args(Round)},
+        Ranker.load(directory / "ranker") if (directory / "ranker").is_dir() else None,
+        float(said.get("found", 0.0)),
+    )
+
+
+def _refits(domain: Domain) -> bool:
+    return domain.ranker is None or domain.ranker.refit
+
+
+def _units(domain: Domain, features_dir: Path, home: Path) -> dict[Round, dict[str, Path]]:
+    cut = domain.split.model_dump(mode="json")
+    kinds = domain.events.model_dump(mode="json")
+    return {
+        which: {
+            name: home
+            / domain.name
+            / "fits"
+            / f"{name}-{which}-{fingerprint(_CODE, words.model_dump(mode='json'), cut, kinds, which, upstream(features_dir))}"
+            for name, words in domain.candidates.items()
+        }
+        for which in get_args(Round)
+    }
+
+
+_BEFORE: Mapping[Round, Round | None] = {"base": None, "known": "base", "all": "known"}
+
+
+def _fit_round(domain: Domain, features_dir: Path, units: Mapping[Round, Mapping[str, Path]], which: Round, reporter: Reporter) -> None:
+    """Fits every source of a round that is not there yet, side by side as far as the cluster's cores go."""
+    import ray
+
+    threads = max(1, min(os.cpu_count() or 1, int(ray.cluster_resources().get("CPU", 1))))
+    gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    before = _BEFORE[which]
+    waiting: dict[Any, tuple[str, Path]] = {}
+    for name, unit in units[which].items():
+        if (unit / DONE).is_file():
+            continue
+        neural = domain.candidates[name].model == "sasrec"
+        work = {
+            "domain": domain.model_dump(mode="json"),
+            "features": str(features_dir),
+            "unit": str(unit),
+            "name": name,
+            "round": which,
+            "threads": threads,
+            "warm": str(units[before][name] / "model") if neural and before is not None else None,
+        }
+        task = ray.remote(num_cpus=threads, num_gpus=gpus if neural else 0.0, max_retries=1)(fit_unit)
+        waiting[task.remote(work)] = (name, unit)
+    try:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=0.5)
+            for reference in ready:
+                name, _ = waiting.pop(reference)
+                reporter.say(f"{which}: {name} fitted in {ray.get(reference):.1f} s")
+            for name, unit in waiting.values():
+                if (unit / "progress.json").is_file():
+                    said = json.loads((unit / "progress.json").read_text(encoding="utf-8"))
+                    reporter.progress(f"{which}: {name}, {said['what']}", said["share"])
+    except BaseException:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+        raise
+
+
+def fit_unit(work: Mapping[str, Any]) -> float:
+    """Fits one source for one round, in whatever process this runs; returns seconds. What is half done is begun anew."""
+    began = time.monotonic()
+    domain = Domain.model_validate(work["domain"])
+    unit = Path(work["unit"])
+    which: Round = work["round"]
+    with Step(unit) as step:
+        if step.done is not None:
+            return 0.0
+        features = load_features(Path(work["features"]), domain)
+        part = part_of(features, split(features.histories, domain.split, features.moment), which)
+        words = domain.candidates[work["name"]]
+        model = build.load(words, Path(work["warm"])) if work["warm"] else build.build(words)
+
+        def told(what: str, share: float) -> None:
+            write_json(unit / "progress.json", {"what": what, "share": share})
+
+        model.fit(TrainingData(part.histories, features.catalogue, part.moment, domain.split.seed, int(work["threads"])), told)
+        half = unit / "model.half"
+        shutil.rmtree(half, ignore_errors=True)
+        model.save(half)
+        shutil.rmtree(unit / "model", ignore_errors=True)
+        half.rename(unit / "model")
+        step.finish({"source": work["name"], "round": which})
+    return time.monotonic() - began
+
+
+def _fit_ranker(
+    domain: Domain, features: Features, cut: Split, units: Mapping[str, Path], directory: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Learns the second stage from candidates that had not seen the label window. Where there is nothing to learn from, the
+    domain goes without a ranker and says why."""
+    assert domain.ranker is not None
+    part = part_of(features, cut, "base")
+    models = {name: build.load(domain.candidates[name], path / "model") for name, path in units.items()}
+    pairs = PairFeatures(features.catalogue, statistics_of(part, features.catalogue))
+    wanted = targets(features.histories, cut.label, part.histories, len(features.catalogue))
+    seed = domain.split.seed
+    try:
+        made = examples.make(
+            domain.ranker,
+            models,
+            pairs,
+            part.histories,
+            wanted,
+            len(features.catalogue),
+            np.asarray(features.catalogue.available),
+            part.moment,
+            seed,
+            reporter.progress,
+        )
+        names = feature_names(tuple(models), pairs)
+        threads = os.cpu_count() or 1
+        ranker = Ranker.fit(domain.ranker, names, tuple(models), made.rows, made.labels, made.groups, seed, threads, reporter.progress)
+    except ValueError as error:
+        reporter.say(f"no ranker: {error}")
+        return {"found": 0.0, "no_ranker": str(error)}
+    ranker.save(directory / "ranker")
+    reporter.say(
+        f"ranker: {ranker.trees} trees from {len(made.rows):,} rows of {len(made.groups):,} people; "
+        f"candidates held {made.found:.1%} of what they took"
+    )
+    return {"found": made.found, "rows": len(made.rows), "people": len(made.groups), "trees": ranker.trees}

@@ -1,0 +1,120 @@
+"""Ray Tune with ASHA and Optuna over whatever can be measured: the search itself knows no model and no data.
+
+Li et al. 2020 (ASHA); Akiba et al. 2019 (Optuna, TPE sampler). The state of a search lies in its directory: a driver that was
+killed is gone on with by `resume`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+
+from configs.domain import Between, Choices, Search
+
+#: Words tried -> the measure after each stage of the trial, larger is better. May be stopped after any of them.
+Measure = Callable[[Mapping[str, Any]], Iterator[float]]
+METRIC = "score"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as it ended. `score` is None for one that failed; `error` says how."""
+
+    words: dict[str, Any]
+    score: float | None
+    stages: int
+    seconds: float
+    error: str | None
+
+
+def search(
+    measure: Measure, space: Search, samples: int, seed: int, directory: Path, resume: bool, told: Callable[[int, float | None], None]
+) -> list[Trial]:
+    """Runs `samples` trials in the Ray that is connected; returns them best first. `told`(finished, best so far) as it goes.
+
+    resume: goes on with the search in `directory`; finished trials are not run again, failed and unfinished ones are.
+    Raises FileNotFoundError if there is none to resume, FileExistsError if there is one and `resume` is False.
+    """
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+
+    def trial(words: dict[str, Any]) -> None:
+        for score in measure(words):
+            tune.report({METRIC: score})
+
+    trainable = tune.with_resources(trial, {"cpu": space.cpus, "gpu": space.gpus})
+    there = tune.Tuner.can_restore(str(directory))
+    if resume:
+        if not there:
+            raise FileNotFoundError(f"{directory} holds no search to go on with")
+        tuner = tune.Tuner.restore(str(directory), trainable=trainable, resume_unfinished=True, restart_errored=True)
+    elif there:
+        raise FileExistsError(f"{directory} holds a search already: resume it, or remove it")
+    else:
+        at_once = max(1, int(ray.cluster_resources().get("CPU", 1) // space.cpus))
+        optuna = OptunaSearch(metric=METRIC, mode="max", seed=seed)
+        tuner = tune.Tuner(
+            trainable,
+            param_space={word: _domain(range_) for word, range_ in space.words.items()},
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                num_samples=samples,
+                search_alg=ConcurrencyLimiter(optuna, max_concurrent=at_once),
+                scheduler=ASHAScheduler(max_t=100, grace_period=2, reduction_factor=2),
+            ),
+            run_config=tune.RunConfig(name=directory.name, storage_path=str(directory.parent), verbose=0, callbacks=[_Told(told)]),
+        )
+    results = tuner.fit()
+    trials = []
+    for result in results:
+        metrics = result.metrics or {}
+        trials.append(
+            Trial(
+                dict(result.config or {}),
+                float(metrics[METRIC]) if METRIC in metrics and result.error is None else None,
+                int(metrics.get("training_iteration", 0)),
+                round(float(metrics.get("time_total_s", 0.0)), 2),
+                None if result.error is None else str(result.error).strip().splitlines()[-1],
+            )
+        )
+    return sorted(trials, key=lambda done: -(done.score if done.score is not None else float("-inf")))
+
+
+class _Told(tune.Callback):
+    def __init__(self, told: Callable[[int, float | None], None]) -> None:
+        self._told, self._finished, self._best = told, 0, None
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        score = (trial.last_result or {}).get(METRIC)
+        self._finished += 1
+        self._best = score if self._best is None else max(self._best, score if score is not None else self._best)
+        self._told(self._finished, self._best)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._finished += 1
+        self._told(self._finished, self._best)
+
+
+def _domain(tried: Choices | Between) -> Any:
+    match tried:
+        case Choices():
+            return tune.choice(list(tried.choices))
+        case Between(whole=True):
+            low, high = int(tried.low), int(tried.high) + 1
+            return tune.lograndint(low, high) if tried.log else tune.randint(low, high)
+        case Between():
+            return tune.loguniform(tried.low, tried.high) if tried.log else tune.uniform(tried.low, tried.high)
+        case _:
+            assert_never(tried)

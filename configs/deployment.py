@@ -14,6 +14,7 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 class Http(Word):
     host: str = "127.0.0.1"
     port: Port = 8000
+    timeout_s: Positive = 15.0  # a request that takes longer is given up with 408
     body_limit: Annotated[int, Field(ge=1_024)] = 65_536  # bytes; above it a request is refused with 413
     history_limit: Annotated[int, Field(ge=1)] = 1_000  # ids in a request's history
     events_limit: Annotated[int, Field(ge=1)] = 500  # events in one POST
@@ -26,6 +27,9 @@ class Replicas(Word):
     layout: Literal["packed", "spread"] = "packed"
     gateways: Annotated[int, Field(ge=1, le=1_000)] = 2
     recommenders: Annotated[int, Field(ge=1, le=1_000)] = 2
+    most_gateways: Annotated[int, Field(ge=1, le=1_000)] | None = None  # Ray adds replicas up to here under load; none: as many as said above
+    most_recommenders: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    busy: Positive = 16.0  # requests under way at a replica, on average, above which one more is started
     cpus: Annotated[float, Field(ge=0.0)] = 0.5  # reserved for each replica
     ongoing: Annotated[int, Field(ge=1)] = 64  # requests a replica takes at once
     queued: Annotated[int, Field(ge=1)] = 512  # more wait so many, then 503 with Retry-After

@@ -24,7 +24,16 @@ class Vocabulary:
         for identifier in encoded:
             if not identifier or len(identifier) > MAX_ID_BYTES or b"\0" in identifier:
                 raise ValueError(f"not an id: {identifier!r} (1 to {MAX_ID_BYTES} bytes, no NUL)")
-        by_row = np.array(encoded, dtype=f"S{max((len(i) for i in encoded), default=1)}")
+        self._index(np.array(encoded, dtype=f"S{max((len(i) for i in encoded), default=1)}"))
+
+    @classmethod
+    def of_bytes(cls, ids: NDArray[np.bytes_]) -> Vocabulary:
+        """From (n,) fixed-width UTF-8 ids that were checked before, without a Python object for each. Raises ValueError as above."""
+        made = cls.__new__(cls)
+        made._index(ids)
+        return made
+
+    def _index(self, by_row: NDArray[np.bytes_]) -> None:
         order = np.argsort(by_row, kind="stable").astype(np.int32)
         ascending = by_row[order]
         if len(ascending) > 1 and bool((ascending[1:] == ascending[:-1]).any()):

@@ -119,7 +119,10 @@ class Engine:
     def with_item(self, item: str, title: str, cells: Mapping[str, Cell], available: bool = True) -> Engine:
         """An engine that also knows this item, at once reachable by the sources that can place it.
         Raises CellError, ValueError for what the domain's schema does not allow."""
-        catalogue = self.catalogue.with_item(item, title, cells, available)
+        return self.over(self.catalogue.with_item(item, title, cells, available))
+
+    def over(self, catalogue: Catalogue) -> Engine:
+        """An engine over a later form of its own catalogue (several items added at once)."""
         models = {name: model.place(catalogue) if isinstance(model, PlacesNewItems) else model for name, model in self.models.items()}
         return Engine(self.bundle, catalogue, models)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from serving.storage.database import Database, now_us
 from serving.storage.tables import StoredEvent, StoredItem
 
 _MOST_WAITING = 10_000  # events about items that are not known (yet)
+
+log = logging.getLogger("factotum.live")
 
 
 class Standing:
@@ -99,15 +102,15 @@ class Standing:
         return out
 
     def place(self, items: Sequence[StoredItem]) -> None:
-        """Makes the engine know these items (slow: milliseconds each). An item its schema does not allow (any more) is left out."""
-        engine = self.engine
+        """Makes the engine know these items (slow: milliseconds). An item its schema does not allow (any more) is left out."""
+        catalogue = self.engine.catalogue
         for item in items:
-            self._placed[item.item] = item.recorded_at
             try:
-                engine = engine.with_item(item.item, item.title, orjson.loads(item.cells), item.available)
-            except ValueError:
-                continue
-        self.engine = engine
+                catalogue = catalogue.with_item(item.item, item.title, orjson.loads(item.cells), item.available)
+            except ValueError as error:
+                log.warning("an item does not fit the schema", extra={"fields": {"item": item.item, "why": str(error)}})
+            self._placed[item.item] = item.recorded_at
+        self.engine = self.engine.over(catalogue)
         if self._waiting:
             again, self._waiting = self._waiting, []
             for event in again:

@@ -1,0 +1,111 @@
+"""What the tests of serving share: a trained small world, a home with its bundle, a running service, a PostgreSQL server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from configs.deployment import Deployment
+from serving.api.application import create_app
+from serving.service import Service
+from serving.storage.database import Database
+from tests.serving.postgres import PostgresServer, programs
+from tests.serving.small_world import SmallWorld, domain_file, small_world
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FACTOTUM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def yaml_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return domain_file(tmp_path_factory.mktemp("domains"))
+
+
+@pytest.fixture(scope="session")
+def world(yaml_file: Path) -> SmallWorld:
+    return small_world(yaml_file)
+
+
+@pytest.fixture
+def home(tmp_path: Path, world: SmallWorld) -> Path:
+    """A home folder with one bundle in service."""
+    world.publish(tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def quick() -> Deployment:
+    """A deployment that looks around often, so that tests need not wait long."""
+    return Deployment.model_validate({"storage": {"poll_ms": 50}, "poll_bundles_ms": 50, "drain_s": 3})
+
+
+Starter = Callable[[Service], "object"]
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[AsyncExitStack]:
+    """Services entered here are stopped at the end, newest first."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def started(service: Service, stack: AsyncExitStack) -> tuple[Service, httpx.AsyncClient]:
+    """The service with its application around it, and a client that calls it without a socket."""
+    app = create_app(service)
+    await stack.enter_async_context(app.router.lifespan_context(app))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))
+    return service, client
+
+
+@pytest.fixture
+async def service(home: Path, yaml_file: Path, quick: Deployment, running: AsyncExitStack) -> Service:
+    made, _ = await started(Service(home, [str(yaml_file)], quick), running)
+    return made
+
+
+@pytest.fixture
+async def client(service: Service, running: AsyncExitStack) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    return await running.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    if programs() is None:
+        pytest.skip("PostgreSQL's programs are not installed (Debian: apt install postgresql)")
+    with tempfile.TemporaryDirectory(prefix="factotum-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each test that asks for it runs on both databases, empty."""
+    if request.param == "sqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path / 'events.db'}"
+    else:
+        url = request.getfixturevalue("postgres").url
+    made = Database(url, wait_s=1.0)
+    await empty(made)
+    yield made
+    await made.close()
+
+
+async def empty(database: Database) -> None:
+    from serving.storage import tables
+
+    async with database._write() as connection:
+        for table in tables.metadata.sorted_tables:
+            await connection.execute(table.delete())

@@ -16,6 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _two_passes(domain: Domain, directory: Path, reporter: Reporter) -> dict[str
     plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
     scattered: list[dict[str, Any]] = []
     gathered: list[dict[str, Any]] = []
-    with started():
+    with started() if max(len(plan["pieces"]), plan["shards"]) > 1 else nullcontext():  # for one piece see pipelines.cluster.each
         scattered = _run(scatter, "scatter", len(plan["pieces"]), directory, "reading events", reporter)
         report = report_of(plan, scattered, ())
         faults = _faults(domain, plan, report)

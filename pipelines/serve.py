@@ -33,7 +33,7 @@ from typing import IO, Any
 import configs
 from configs.deployment import Deployment
 from pipelines import processes
-from pipelines.steps import Reporter, write_json
+from pipelines.steps import Reporter, StepBusy, write_json
 
 RECORD = "serving.json"
 LOG = "serve.log"
@@ -50,7 +50,7 @@ class PortTakenError(ServeError):
     """Somebody else listens on the port."""
 
 
-class AlreadyServingError(ServeError):
+class AlreadyServingError(ServeError, StepBusy):
     """Another process serves from the same home."""
 
 
@@ -84,8 +84,9 @@ def serve(
 ) -> int:
     """Serves until SIGINT or SIGTERM, then drains; a second signal ends at once. Returns the exit code, 0 after a signal.
 
-    once_ready: called once with the address (http://host:port) when /readyz says yes. Raises ServeError before anything was started,
-    PortTakenError and AlreadyServingError among it; what happens later is said through `reporter` and the exit code.
+    once_ready: called once with the address (http://host:port) when /readyz says yes; None: prints it with a first curl.
+    Raises ServeError (PortTakenError, AlreadyServingError) before anything was started; what happens later is said through
+    `reporter` and the exit code.
     """
     home = home.absolute()
     host, port = deployment.http.host, deployment.http.port
@@ -187,13 +188,15 @@ class _Run:
                 draining = True
                 self.reporter.say("draining: requests under way are finished; Ctrl-C again ends at once")
                 _tell(child)
-            if draining and (self.signals > 1 or time.monotonic() - self.signalled_at > END_S - 3.0):
+            if draining and (not deployed or self.signals > 1 or time.monotonic() - self.signalled_at > END_S - 3.0):
                 return 0
             if deployed and not ready and not draining and self._ready():
                 ready = True
                 self.reporter.say(f"ready after {time.monotonic() - began:.1f} s: {self.address}")
                 if self.once_ready is not None:
                     self.once_ready(self.address)
+                else:
+                    print(f"\n{self.address}\n{first_curl(self.address, self.domains[0])}\n", flush=True)
             if not ready and not draining and time.monotonic() - began > _START_S:
                 self.reporter.say(f"not ready after {_START_S:.0f} s; {self.log} says more")
                 return 1
@@ -280,7 +283,7 @@ def _short_folder() -> Path:
 
 
 def _keep_logs(folder: Path, where: Path) -> None:
-    sessions = [path / "logs" for path in folder.glob("session_*") if path.is_dir() and not path.is_symlink()]
+    sessions = [path / "logs" for path in folder.glob("r/session_*") if path.is_dir() and not path.is_symlink()]
     if sessions and sessions[0].is_dir():
         shutil.rmtree(where, ignore_errors=True)
         try:
@@ -322,14 +325,9 @@ def main() -> int:
     """`python -m pipelines.serve JSON`: serves with nothing else in memory; the CLI puts this in its own place after training."""
     said = json.loads(sys.argv[1])
     deployment = Deployment.model_validate(said["deployment"])
-    names: list[str] = said["domains"]
-
-    def ready(address: str) -> None:
-        print(f"\n{address}\n{first_curl(address, names[0])}\n", flush=True)
-
     with Reporter(quiet=said["quiet"], json=said["json"]) as reporter:
         try:
-            return serve(Path(said["home"]), names, deployment, reporter, ready)
+            return serve(Path(said["home"]), said["domains"], deployment, reporter)
         except ServeError as error:
             print(f"factotum: {error}", file=sys.stderr)
             return 1

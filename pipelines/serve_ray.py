@@ -22,6 +22,7 @@ from configs.deployment import Deployment
 from pipelines.cluster import prepare_environment
 from pipelines.serve import free_port
 
+RAY_FOLDER = "r"  # of its own: Ray opens the folder it is given to everybody
 _STORE_BYTES = 100 * 2**20  # plain values cross between deployments, nothing large
 _DEREGISTER_S = 0.5  # a replica that ends stays reachable so long, until the proxy has stopped sending to it
 
@@ -143,7 +144,7 @@ def main() -> int:
         object_store_memory=_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.WARNING,
-        _temp_dir=str(folder),
+        _temp_dir=str(folder / RAY_FOLDER),
     )
     signal.signal(signal.SIGTERM, lambda *_: ended.set())  # after ray.init, which installs its own
     http = {"host": deployment.http.host, "port": deployment.http.port, "request_timeout_s": deployment.http.timeout_s}

@@ -66,7 +66,8 @@ class Sasrec:
             epochs = math.ceil(config.epochs / 3) if warm else config.epochs
             rate = config.learning_rate * (0.5 if warm else 1.0)
             train(config, network, sequences, epochs, rate, data.seed, data.threads, progress, callbacks)
-        self._open(_spread(network, self._fresh(items), rows), data.histories.ordered)
+            whole = _spread(network, self._fresh(items), rows)
+        self._open(whole, data.histories.ordered)
 
     def _open(self, network: Network, ordered: bool) -> None:
         self._network, self._ordered = network.eval().requires_grad_(False), ordered

@@ -109,10 +109,11 @@ def full_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, wanted: Ten
 def sampled_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, wanted: Tensor, sampled: Tensor, chances: Tensor) -> Tensor:
     """The same over `wanted` and the rows `sampled` (negatives,) drawn with `chances` (items,), shared by the batch.
 
-    Each logit is lessened by the logarithm of how often its item was to be expected in the sample (logQ, Bengio & Senecal
-    2008; Yi et al. 2019); a sampled row that is the one wanted does not count against it."""
+    A sampled logit is lessened by the logarithm of how often its item was to be expected in the sample (logQ, Bengio & Senecal
+    2008), so that the sum over the sample has the sum over all other items as its mean. The wanted item is always there and is
+    not corrected; where it was sampled as well it does not count against itself."""
     expected = (chances * len(sampled)).clamp_min(1e-12).log()
-    right = (hidden * functional.embedding(wanted, weight)).sum(dim=1) + bias[wanted] - expected[wanted]
+    right = (hidden * functional.embedding(wanted, weight)).sum(dim=1) + bias[wanted]
     wrong = hidden @ functional.embedding(sampled, weight).T + (bias[sampled] - expected[sampled])
     wrong = wrong.masked_fill(sampled[None, :] == wanted[:, None], -torch.inf)
     return (torch.logaddexp(right, wrong.logsumexp(dim=1)) - right).mean()

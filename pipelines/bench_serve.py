@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+import configs
 from configs.deployment import Deployment
-from configs.domain import Domain
 from features.vocabulary import Vocabulary
 from pipelines import memory, processes
 from pipelines.load import Client, Outcome, closed_loop, open_loop
@@ -55,25 +55,26 @@ class Target:
         return Client(self.host, self.port)
 
 
-def run(home: Path, domain: Domain, reporter: Reporter, deployment: Deployment | None = None, seconds: float = 10.0) -> dict[str, Any]:
-    """Measures the champion of a domain and returns (and writes to home/bench/) the figures. `seconds`: of load, each step.
+def run(home: Path, domain: str, reporter: Reporter, deployment: Deployment | None = None, seconds: float = 10.0) -> dict[str, Any]:
+    """Measures the champion of a domain (its name, or the path of its YAML). `seconds`: of load, in each step.
 
     Raises FileNotFoundError if the domain has no champion, RuntimeError if the application does not start.
     """
     home = home.absolute()
-    champion = bundle.alias(home, domain.name, "champion")
+    words = configs.load(domain)
+    champion = bundle.alias(home, words.name, "champion")
     if champion is None:
-        raise FileNotFoundError(f"{domain.name} has no champion in {home}: `factotum run {domain.name}` makes one")
+        raise FileNotFoundError(f"{words.name} has no champion in {home}: `factotum run {domain}` makes one")
     deployment = deployment or Deployment()
-    people = _people(home, domain.name, champion)
-    figures: dict[str, Any] = {"machine": machine(), "domain": domain.name, "version": champion, "taken": datetime.now(UTC).isoformat()}
+    people = _people(home, words.name, champion)
+    figures: dict[str, Any] = {"machine": machine(), "domain": words.name, "version": champion, "taken": datetime.now(UTC).isoformat()}
     reporter.step("bench serve")
     began = time.monotonic()
-    with served(home, domain.name, deployment) as target:
+    with served(home, domain, deployment) as target:
         figures["start_s"] = round(time.monotonic() - began, 1)
         figures["at_rest"] = at_rest(target)
         reporter.say(f"ready after {figures['start_s']} s, {figures['at_rest']['mib']} MiB at rest")
-        asks = requests(target, domain.name, people)
+        asks = requests(target, words.name, people)
         _settle(target, asks)
         figures["general_50"] = general(target, asks, 50.0, seconds).summary()
         reporter.say(_line("general, 50 requests a second", figures["general_50"]))
@@ -81,26 +82,23 @@ def run(home: Path, domain: Domain, reporter: Reporter, deployment: Deployment |
         reporter.say(f"highest rate with p99 <= {P99_LIMIT_MS:.0f} ms: {figures['maximum']['rate']} requests a second")
         figures["general_closed"] = closed(target, asks, seconds)
         reporter.say(_line(f"general, {_CLIENTS} callers", figures["general_closed"]))
-        top = [call.path for call in domain.calls if call.answers == "popular"]
+        top = [call.path for call in words.calls if call.answers == "popular"]
         if top:
             figures["top_closed"] = closed(target, [target.client().request("GET", top[0])], seconds)
             reporter.say(_line(f"{top[0]}, {_CLIENTS} callers", figures["top_closed"]))
-        figures["promotion"] = promotion(target, asks, home, domain.name, seconds)
+        figures["promotion"] = promotion(target, asks, home, words.name, seconds)
         reporter.say(f"promotion under load: {figures['promotion']['failed']} of {figures['promotion']['asked']} failed")
         figures["killed_replica"] = killed_replica(target, asks, 2 * seconds)
         killed = figures["killed_replica"]
         reporter.say(f"kill -9 of a replica under load: {killed['failed']} of {killed['asked']} failed")
         ended = time.monotonic()
     figures["end_s"] = round(time.monotonic() - ended, 1)
-    with plain(home, domain.name, deployment.replicas.gateways) as target:
-        asks = requests(target, domain.name, people)
+    with plain(home, domain, deployment.replicas.gateways) as target:
+        asks = requests(target, words.name, people)
         _settle(target, asks)
         figures["plain_closed"] = closed(target, asks, seconds)
         reporter.say(_line(f"plain uvicorn, {_CLIENTS} callers", figures["plain_closed"]))
     figures["share_of_plain"] = round(figures["general_closed"]["rate"] / max(figures["plain_closed"]["rate"], 0.1), 3)
-    where = home / "bench"
-    where.mkdir(parents=True, exist_ok=True)
-    write_json(where / f"serve-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json", figures)
     return figures
 
 

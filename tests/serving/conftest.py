@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from configs.deployment import Deployment
 from serving.api.application import create_app
 from serving.service import Service
+from serving.storage import tables
 from serving.storage.database import Database
 from tests.serving.postgres import PostgresServer, programs
 from tests.serving.small_world import SmallWorld, domain_file, small_world
@@ -46,9 +47,6 @@ def home(tmp_path: Path, world: SmallWorld) -> Path:
 def quick() -> Deployment:
     """A deployment that looks around often, so that tests need not wait long."""
     return Deployment.model_validate({"storage": {"poll_ms": 50}, "poll_bundles_ms": 50, "drain_s": 3})
-
-
-Starter = Callable[[Service], "object"]
 
 
 @pytest.fixture
@@ -93,10 +91,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """Each test that asks for it runs on both databases, empty."""
-    if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{tmp_path / 'events.db'}"
-    else:
-        url = request.getfixturevalue("postgres").url
+    url = f"sqlite+aiosqlite:///{tmp_path / 'events.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres").url
     made = Database(url, wait_s=1.0)
     await empty(made)
     yield made
@@ -104,8 +99,6 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 async def empty(database: Database) -> None:
-    from serving.storage import tables
-
     async with database._write() as connection:
         for table in tables.metadata.sorted_tables:
             await connection.execute(table.delete())

@@ -254,7 +254,7 @@ class _Broken:
 async def test_when_the_recommender_does_not_answer_the_popular_list_does(
     broken: _Broken, home: Path, yaml_file: Path, running: AsyncExitStack, quick: Deployment
 ) -> None:
-    service, client = await started(Service(home, [str(yaml_file)], quick, broken), running)
+    service, _ = await started(Service(home, [str(yaml_file)], quick, broken), running)
     seen = service.standing("anime").people.state("1")
     assert seen is not None
     ask = Ask("anime", 8, user="1", filters={"genre": ("Comedy",)}, exclude=("1005",), deadline_s=0.1)
@@ -362,19 +362,21 @@ async def test_one_bad_question_does_not_spoil_its_neighbours(service: Service) 
 
 
 async def test_arms_of_an_experiment_change_what_they_say(
-    tmp_path: Path, home: Path, world: SmallWorld, yaml_file: Path, running: AsyncExitStack, quick: Deployment
+    tmp_path: Path, home: Path, world: SmallWorld, running: AsyncExitStack, quick: Deployment
 ) -> None:
-    document = yaml.safe_load(yaml_file.read_text())
-    document["experiment"] = {"plain": {"share": 0.5}, "other": {"share": 0.5, "bundle": "challenger"}}
-    (tmp_path / "anime.yaml").write_text(yaml.safe_dump(document))
+    document = world.domain.model_dump(mode="json") | {
+        "experiment": {"plain": {"share": 0.5}, "other": {"share": 0.5, "bundle": "challenger"}}
+    }
+    domain_path = tmp_path / "anime.yaml"
+    await asyncio.to_thread(domain_path.write_text, yaml.safe_dump(document))
     changed = SmallWorld(
-        world.domain.model_validate({**document, "name": "anime"}),
+        world.domain.model_validate(document),
         *[getattr(world, n) for n in ("catalogue", "users", "histories", "models", "ranker")],
     )
     champion = changed.publish(home)
     challenger = changed.publish(home, champion=False)
     bundle.point(home, "anime", "challenger", challenger)
-    service, _ = await started(Service(home, [str(tmp_path / "anime.yaml")], quick), running)
+    service, _ = await started(Service(home, [str(domain_path)], quick), running)
     slates = [await service.recommend(Ask("anime", 3, user=str(n))) for n in range(1, 40)]
     assert {(slate.variant, slate.version) for slate in slates} == {("plain", champion), ("other", challenger)}
 

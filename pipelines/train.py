@@ -34,7 +34,8 @@ from training.retrieval import feature_names
 from training.split import Split, split, targets
 
 Round = Literal["base", "known", "all"]
-_CODE = 2  # raise it when a change here or in a model makes earlier fits worthless
+_FITS = 2  # raise it when a change in a model makes earlier fits worthless
+_CODE = 3  # raise it when a change here makes earlier trainings worthless
 _HALF_LIFE = 90.0
 
 
@@ -129,7 +130,7 @@ def _units(domain: Domain, features_dir: Path, home: Path) -> dict[Round, dict[s
             name: home
             / domain.name
             / "fits"
-            / f"{name}-{which}-{fingerprint(_CODE, words.model_dump(mode='json'), cut, kinds, which, upstream(features_dir))}"
+            / f"{name}-{which}-{fingerprint(_FITS, words.model_dump(mode='json'), cut, kinds, which, upstream(features_dir))}"
             for name, words in domain.candidates.items()
         }
         for which in get_args(Round)
@@ -147,6 +148,7 @@ def _fit_round(domain: Domain, features_dir: Path, units: Mapping[Round, Mapping
     gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     before = _BEFORE[which]
     waiting: dict[Any, tuple[str, Path]] = {}
+    told: dict[str, float] = {}
     for name, unit in units[which].items():
         if (unit / DONE).is_file():
             continue
@@ -171,7 +173,9 @@ def _fit_round(domain: Domain, features_dir: Path, units: Mapping[Round, Mapping
             for name, unit in waiting.values():
                 if (unit / "progress.json").is_file():
                     said = json.loads((unit / "progress.json").read_text(encoding="utf-8"))
-                    reporter.progress(f"{which}: {name}, {said['what']}", said["share"])
+                    if told.get(name) != said["share"]:
+                        told[name] = said["share"]
+                        reporter.progress(f"{which}: {said['what']}", said["share"])
     except BaseException:
         for reference in waiting:
             ray.cancel(reference, force=True)

@@ -73,7 +73,8 @@ def make(
                 continue
             if len(negative) > words.negatives:
                 negative = generator.choice(negative, words.negatives, replace=False)
-            both = np.concatenate([positive, negative])
+            # In the order of their rows, not taken ones first: LightGBM's own NDCG breaks ties by position, and would stop too early.
+            both = np.sort(np.concatenate([positive, negative]))
             keep.append(both)
             groups.append(len(both))
         if keep:

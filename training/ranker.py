@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import lightgbm
 import numpy as np
@@ -51,7 +51,9 @@ class Ranker:
             if progress is not None:
                 progress("ranker", (environment.iteration + 1) / words.trees)
 
-        callbacks = [told, *([lightgbm.early_stopping(words.early_stopping, verbose=False)] if valid else [])]
+        callbacks: list[Callable[..., Any]] = [told]
+        if valid:
+            callbacks.append(lightgbm.early_stopping(words.early_stopping, verbose=False))
         booster = lightgbm.train(
             {
                 "objective": "lambdarank",
@@ -77,7 +79,7 @@ class Ranker:
         )
         best = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
         return cls(
-            lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best), params={"num_threads": 1, "verbosity": -1}),
+            lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best)),
             tuple(names),
             tuple(sources),
         )
@@ -113,7 +115,7 @@ class Ranker:
         """Raises FileNotFoundError, ValueError if the model's features are not those beside it."""
         said = json.loads((directory / "ranker.json").read_text(encoding="utf-8"))
         booster = lightgbm.Booster(
-            model_str=(directory / "ranker.txt").read_text(encoding="utf-8"), params={"num_threads": 1, "verbosity": -1}
+            model_str=(directory / "ranker.txt").read_text(encoding="utf-8")
         )
         if booster.num_feature() != len(said["names"]):
             raise ValueError(f"ranker.txt has {booster.num_feature()} features, ranker.json names {len(said['names'])}")

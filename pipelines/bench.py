@@ -1,0 +1,97 @@
+"""`factotum bench NAME`: speed and memory on this machine, as ratios to something measured in the same run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from configs.deployment import Deployment
+from configs.domain import Domain
+from pipelines.steps import Reporter, write_json
+
+NAMES = ("serve", "batch", "ingest")
+_ENOUGH_S = 5.0
+
+
+def bench(name: str, domain: Domain, rows: int, home: Path, deployment: Deployment, reporter: Reporter) -> dict[str, Any]:
+    """Figures with the machine beside them; also written to home/bench/<name>.json. Raises ValueError for an unknown name."""
+    match name:
+        case "serve":
+            from pipelines.bench_serve import run as measure_serving
+
+            figures = measure_serving(home, domain.name, reporter)
+        case "batch":
+            figures = _batch(domain, home, deployment, reporter)
+        case "ingest":
+            from pipelines.bench_ingest import run as measure_ingest
+
+            figures = measure_ingest(rows, home, reporter)
+        case _:
+            raise ValueError(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
+    result = {"bench": name, "machine": machine(), **figures}
+    (home / "bench").mkdir(parents=True, exist_ok=True)
+    write_json(home / "bench" / f"{name}.json", result)
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import ray
+
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+    }
+
+
+def _batch(domain: Domain, home: Path, deployment: Deployment, reporter: Reporter) -> dict[str, Any]:
+    """Users a second of `factotum score`, beside one process that does nothing but ask the engine (the limit a core sets)."""
+    from dataclasses import replace
+
+    from pipelines.score import score
+    from serving.engine import Engine
+    from serving.recommender import Ask, question
+    from serving.standing import Standing
+    from training import bundle
+    from training.bundle import BundleError
+
+    version = bundle.alias(home, domain.name, "champion")
+    if version is None:
+        raise BundleError(f"{domain.name} has no champion in {home}: `factotum run {domain.name}` makes one")
+    standing = Standing(Engine(bundle.load(bundle.bundles_dir(home, domain.name) / version)), 0)
+    users = standing.engine.users.ids(range(min(len(standing.engine.users), 2_000)))
+    now, asked, began = time.time_ns() // 1_000, 0, time.monotonic()
+    while time.monotonic() - began < _ENOUGH_S:
+        batch = [users[(asked + place) % len(users)] for place in range(64)]
+        standing.engine.recommend(
+            [
+                replace(question(Ask(domain.name, domain.serving.k, user), standing, now, 3_600.0, ("default", None)), reasons=False)
+                for user in batch
+            ]
+        )
+        asked += len(batch)
+    alone = asked / (time.monotonic() - began)
+    out = Path(tempfile.mkdtemp(prefix="factotum-score-"))
+    try:
+        scored = score(domain, home, out, deployment, reporter)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    per_second = float(scored["users_per_second"])
+    return {
+        "users": scored["users"],
+        "seconds_with_start": scored["seconds"],
+        "users_per_second": per_second,
+        "one_process_users_per_second": round(alone, 1),
+        "of_one_process": round(per_second / alone, 3),
+    }

@@ -44,6 +44,6 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(domains.router(service))
     app.include_router(health.router(service))
     problems.install(app)
-    documents.install(app)
+    documents.install(app, list(service.domains))
     app.add_middleware(Edge, metrics=service.metrics, limit=service.deployment.http.body_limit)
     return app

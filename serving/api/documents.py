@@ -3,6 +3,7 @@ tests hold the two together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -155,8 +156,8 @@ def takes(*models: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema or refs[0]}}}}
 
 
-def install(app: FastAPI) -> None:
-    """The OpenAPI document with the bodies' schemas, made when it is first asked for."""
+def install(app: FastAPI, domains: Sequence[str]) -> None:
+    """The OpenAPI document with the bodies' schemas and the domains there are, made when it is first asked for."""
 
     def _openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -167,6 +168,9 @@ def install(app: FastAPI) -> None:
             schemas = whole.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
             schemas.update(more["$defs"])
+            for parameter in (p for path in whole["paths"].values() for call in path.values() for p in call.get("parameters", ())):
+                if parameter["name"] == "domain":
+                    parameter["schema"] = {"type": "string", "enum": list(domains)}
             app.openapi_schema = whole
         return app.openapi_schema
 

@@ -42,12 +42,12 @@ class Args(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(default_factory=lambda: Path(os.environ.get("FACTOTUM_HOME", ".factotum")).absolute())
-    domains: tuple[str, ...] | str = "anime"  # names, or one string of names with commas between
+    domains: tuple[str, ...] | str = ()  # names, or one string of names with commas between; none: all that ship
     deployment: Deployment | Path = Deployment()  # the words of configs/deployment.py, or a file that holds them
 
     def names(self) -> tuple[str, ...]:
         given = self.domains.split(",") if isinstance(self.domains, str) else self.domains
-        return tuple(name.strip() for name in given if name.strip())
+        return tuple(name.strip() for name in given if name.strip()) or configs.names()
 
     def settings(self) -> Deployment:
         """Raises ConfigError if the file named cannot be used."""

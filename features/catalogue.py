@@ -124,7 +124,7 @@ class Catalogue:
 
     def with_item(self, item: str, title: str, cells: Mapping[str, Cell], available: bool = True) -> Catalogue:
         """A catalogue that also holds this item (or holds it anew, if the id is known). Raises CellError, ValueError."""
-        row = self.ids.row(item)
+        row = self.row(item)
         where = len(self) if row is None else row
         columns: dict[str, Column] = {}
         for name, attribute in self.schema.attributes.items():
@@ -149,8 +149,8 @@ class Catalogue:
                 case _:
                     assert_never(attribute)
         titles = (*self.titles[:where], title, *self.titles[where + 1 :])
-        self.ids.add(item)
-        return replace(self, titles=titles, available=_put(self.available, where, available), columns=columns)
+        ids = self.ids if row is not None else self.ids.plus(item)
+        return replace(self, ids=ids, titles=titles, available=_put(self.available, where, available), columns=columns)
 
     def save(self, directory: Path) -> None:
         """Writes .npy arrays and one JSON; `load` opens them memory-mapped."""

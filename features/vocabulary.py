@@ -103,6 +103,14 @@ class Vocabulary:
         self._later_ids.append(identifier)
         return row
 
+    def plus(self, identifier: str) -> Vocabulary:
+        """A vocabulary that also holds this id, at its end; this one stays as it is. Raises ValueError as the constructor does."""
+        more = Vocabulary.__new__(Vocabulary)
+        more._by_row, more._ascending, more._order = self._by_row, self._ascending, self._order
+        more._later, more._later_ids = dict(self._later), list(self._later_ids)
+        more.add(identifier)
+        return more
+
     def save(self, directory: Path) -> None:
         """Writes the ids (those added later too) as three .npy files."""
         whole = Vocabulary([self.id(row) for row in range(len(self))]) if self._later_ids else self

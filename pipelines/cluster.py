@@ -12,12 +12,15 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 ADDRESS = "FACTOTUM_RAY_ADDRESS"
 LOOPBACK = "127.0.0.1"
 _MIB = 2**20
+
+#: So many pieces of work (64 MB of input) are not worth the start of a Ray, which takes 5 to 10 seconds.
+FEW = 4
 
 #: One unit of work and its answer: plain values that JSON can hold.
 Work = Mapping[str, Any]
@@ -75,6 +78,11 @@ def started(cpus: int | None = None, object_store_bytes: int = 512 * _MIB, quiet
         ray.shutdown()
 
 
+def started_for(pieces: int) -> AbstractContextManager[None]:
+    """`started()` if there are more than FEW pieces of work, else nothing."""
+    return started() if pieces > FEW else nullcontext()
+
+
 def running() -> bool:
     """Whether this process is connected to a Ray."""
     ray = sys.modules.get("ray")
@@ -86,13 +94,14 @@ def each(function: Callable[[Any], Work], work: Sequence[Work], memory_bytes: in
 
     One piece is one block and one task: as many run at once as there are cores, and only descriptions and answers (plain values
     that JSON can hold) travel through the object store. What `function` raises is raised here as it was.
-    A single piece is done in this process where Ray does not run: starting it would take ten times longer than the work.
+    Up to FEW pieces are done in this process where Ray does not run: starting it would take longer than the work.
     memory_bytes: what one task is expected to take; fewer run at once where the machine has less.
     """
     if not work:
         return
-    if len(work) == 1 and not running():
-        yield dict(function(work[0]))
+    if len(work) <= FEW and not running():
+        for piece in work:
+            yield dict(function(piece))
         return
     prepare_environment()
     import ray.data

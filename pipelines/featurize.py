@@ -27,12 +27,11 @@ from features.catalogue import Catalogue
 from features.state import NO_TIME, Histories, Kinds
 from features.tables import ITEM, KIND, TIME, USER, VALUE
 from features.vocabulary import Vocabulary
-from pipelines.cluster import each, started
+from pipelines.cluster import each, started_for
 from pipelines.sources.items import catalogue_of
 from pipelines.steps import Reporter, Step, fingerprint, upstream, write_json
 
 VERSION = 1  # raise it when the same tables would become other arrays
-_FEW = 4  # up to so many partitions are done in this process: Ray takes longer to start
 _ARRAYS: dict[str, type[np.generic]] = {"items": np.int32, "kinds": np.int8, "values": np.float32, "times": np.int64}
 
 
@@ -69,14 +68,9 @@ def featurize(domain: Domain, tables: Path, home: Path, reporter: Reporter) -> P
             if not (piece / "piece.json").is_file()
         ]
         what, left = "events to arrays", len(parts) - len(work)
-        if len(work) <= _FEW:
-            for done, one in enumerate(work, start=left + 1):
-                _piece(one)
+        with started_for(len(work)):
+            for done, _ in enumerate(each(_piece, work), start=left + 1):
                 reporter.progress(what, done / len(parts))
-        else:
-            with started():
-                for done, _ in enumerate(each(_piece, work), start=left + 1):
-                    reporter.progress(what, done / len(parts))
         _join(pieces, directory)
         report = json.loads((tables / "report.json").read_text(encoding="utf-8"))
         ordered = bool(report["ordered"])
@@ -85,7 +79,7 @@ def featurize(domain: Domain, tables: Path, home: Path, reporter: Reporter) -> P
         counts = {"users": report["users"], "items": len(catalogue), "events": report["events"]}
         summary = {**counts, "ordered": ordered, "first_time": report["first_time"], "last_time": report["last_time"], "moment": moment}
         write_json(directory / "features.json", summary)
-        step.finish(summary)
+        step.finish({**summary, "tables": tables.name})
         shutil.rmtree(directory / "pieces", ignore_errors=True)
         reporter.say(f"featurize: {counts['events']} events of {counts['users']} users and {counts['items']} items as arrays")
         return directory

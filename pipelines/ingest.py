@@ -16,7 +16,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import pyarrow as pa
 
 from configs.domain import Domain, EventFile
 from features.tables import EVENTS, ITEM, KIND, TIME, USER, VALUE
-from pipelines.cluster import each, started
+from pipelines.cluster import each, started_for
 from pipelines.passes import RECORDED, gather, scatter
 from pipelines.quarantine import report_of, write_quarantine
 from pipelines.sources import prepare
@@ -142,7 +141,7 @@ def _two_passes(domain: Domain, directory: Path, reporter: Reporter) -> dict[str
     plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
     scattered: list[dict[str, Any]] = []
     gathered: list[dict[str, Any]] = []
-    with started() if max(len(plan["pieces"]), plan["shards"]) > 1 else nullcontext():  # for one piece see pipelines.cluster.each
+    with started_for(max(len(plan["pieces"]), plan["shards"])):
         scattered = _run(scatter, "scatter", len(plan["pieces"]), directory, "reading events", reporter)
         report = report_of(plan, scattered, ())
         faults = _faults(domain, plan, report)

@@ -1,0 +1,15 @@
+"""One Ray for all tests of the pipelines that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines import cluster
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    with cluster.started(cpus=2, object_store_bytes=128 * 2**20):
+        yield

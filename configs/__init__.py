@@ -45,7 +45,7 @@ def load_deployment(path: Path) -> Deployment:
 def _checked(word: type[_Word], path: Path, defaults: dict[str, Any]) -> _Word:
     try:
         text = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if text is None:
         text = {}

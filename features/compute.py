@@ -127,13 +127,15 @@ class _Bags:
 
 
 def _idle_days(state: UserState, now: int) -> float:
-    """log1p of the days since the person's last event; -1 where there is none or it has no time."""
-    if not len(state) or state.times[-1] == NO_TIME:
+    """log1p of the days since the person's last event that still stands; -1 where there is none or it has no time."""
+    times = state.folded.times
+    if not len(times) or times[-1] == NO_TIME:
         return -1.0
-    return float(np.log1p(max(0.0, (now - int(state.times[-1])) / DAY_US)))
+    return float(np.log1p(max(0.0, (now - int(times[-1])) / DAY_US)))
 
 
 def _mean_rating(state: UserState) -> float:
-    """Mean of the ratings a person gave, NaN where there is none."""
-    known = state.values[~np.isnan(state.values)]
+    """Mean of the person's last rating of each item, NaN where there is none."""
+    values = state.folded.values
+    known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -147,11 +147,12 @@ def publish(
 ) -> None:
     """The newest evaluated training -> a bundle, and the champion's place for it if the gate passed it."""
     from pipelines.publish import publish as make_bundle
-    from pipelines.run import EVENTS_THROUGH, newest
+    from pipelines.run import events_through, newest
 
     session, words = _session(home, None, quiet, as_json), configs.load(domain)
-    through = json.loads((newest(session.home, words.name, "ingest") / EVENTS_THROUGH).read_text(encoding="utf-8"))["events_through"]
-    version = make_bundle(words, newest(session.home, words.name, "evaluate"), session.home, session.reporter, int(through), promote)
+    evaluated = newest(session.home, words.name, "evaluate")
+    through = events_through(session.home, words.name, evaluated)
+    version = make_bundle(words, evaluated, session.home, session.reporter, through, promote)
     session.tell({"domain": words.name, "version": version})
 
 
@@ -174,7 +175,7 @@ def serve(
     from training import bundle
 
     session = _listening(_session(home, deployment, quiet, as_json), host, port)
-    names = [configs.load(name).name for name in domains or ()]
+    names = [_called(name) for name in domains or ()]
     if not names:
         names = [name for name in configs.names() if bundle.alias(session.home, name, "champion")]
         if not names:
@@ -212,7 +213,13 @@ def up(
     else:
         run_all(words, data, session.home, session.deployment, session.reporter)
         write_json(remembered, {"mark": mark})
-    _serve(session, [words.name])
+    _serve(session, [_called(domain)])
+
+
+def _called(domain: str) -> str:
+    """What other processes may call a domain: its name, or the whole path of its YAML. Raises ConfigError if it cannot be used."""
+    configs.load(domain)
+    return str(Path(domain).resolve()) if domain.endswith((".yaml", ".yml")) else domain
 
 
 def _listening(session: Session, host: str | None, port: int | None) -> Session:
@@ -257,8 +264,8 @@ def models(domain: DomainName, home: HomeDir = _HOME, as_json: AsJson = False) -
     from training import bundle
 
     session, words = _session(home, None, True, as_json), configs.load(domain)
-    aliases = {name: bundle.alias(session.home, words.name, name) for name in ("champion", "challenger")}  # type: ignore[arg-type]
-    rows = []
+    aliases = {name: bundle.alias(session.home, words.name, name) for name in get_args(bundle.Alias)}
+    rows: list[dict[str, Any]] = []
     for version in bundle.versions(session.home, words.name):
         manifest = bundle.read_manifest(bundle.bundles_dir(session.home, words.name) / version)
         rows.append(
@@ -365,6 +372,7 @@ def schedule(
     domains: Annotated[list[str] | None, typer.Argument(help="default: every domain", metavar="[DOMAIN]...")] = None,
     data: DataDir = None,
     home: HomeDir = _HOME,
+    deployment: DeploymentFile = None,
     show: Annotated[bool, typer.Option("--show", help="only say what runs when")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -372,13 +380,14 @@ def schedule(
     """Runs the YAML's jobs at their times (UTC) until Ctrl-C."""
     from pipelines.schedule import Schedule, upcoming
 
-    session = _session(home, None, quiet, as_json)
-    words = [configs.load(name) for name in domains or configs.names()]
+    session = _session(home, deployment, quiet, as_json)
+    words = {_called(name): configs.load(name) for name in domains or configs.names()}
     if show:
-        rows = [{"at": when.isoformat(), "domain": name, "job": job} for when, name, job in upcoming(words, datetime.now(UTC))]
+        coming = upcoming(list(words.values()), datetime.now(UTC))
+        rows = [{"at": when.isoformat(), "domain": name, "job": job} for when, name, job in coming]
         session.tell({"jobs": rows}, lambda: [f"{row['at']}  {row['domain']}.{row['job']}" for row in rows])
         return
-    Schedule(words, data, session.home, session.reporter).run()
+    Schedule(words, data, session.home, session.reporter, deployment).run()
 
 
 @application.command()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from sqlalchemy.engine import make_url
 
 from configs.deployment import Deployment
 from features.tables import EVENTS
@@ -31,7 +32,7 @@ def recorded(home: Path, domain: str, deployment: Deployment, kinds: frozenset[s
 
     Raises DatabaseAwayError if the database does not answer."""
     url = address(home, deployment.storage.url)
-    if url.startswith("sqlite") and not any(home.glob("*.db")):
+    if not _exists(url):
         return Recorded(EVENTS.empty_table(), (), 0)
     events, items = asyncio.run(_read(url, domain, deployment.storage.settle_s))
     kept = [event for event in events if event.kind in kinds]
@@ -49,6 +50,12 @@ def recorded(home: Path, domain: str, deployment: Deployment, kinds: frozenset[s
     return Recorded(table, added, max((event.recorded_at for event in events), default=-1) + 1)
 
 
+def _exists(url: str) -> bool:
+    """Whether there is a database to read: asking SQLite for one that is not there would make it."""
+    parsed = make_url(url)
+    return parsed.get_backend_name() != "sqlite" or bool(parsed.database and Path(parsed.database).is_file())
+
+
 async def _read(url: str, domain: str, settle_s: float) -> tuple[list[StoredEvent], list[StoredItem]]:
     database = Database(url)
     try:
@@ -62,7 +69,7 @@ async def _read(url: str, domain: str, settle_s: float) -> tuple[list[StoredEven
 def live_events(home: Path, domain: str, deployment: Deployment, since: int) -> tuple[list[StoredEvent], list[StoredItem]]:
     """Events recorded from `since` (microseconds UTC) on, and all items added while serving. Raises DatabaseAwayError."""
     url = address(home, deployment.storage.url)
-    if url.startswith("sqlite") and not any(home.glob("*.db")):
+    if not _exists(url):
         return [], []
 
     async def read() -> tuple[list[StoredEvent], list[StoredItem]]:

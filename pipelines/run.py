@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from configs.deployment import Deployment
 from configs.domain import Domain
@@ -33,6 +35,20 @@ def tables_of(domain: Domain, data: Path | None, home: Path, deployment: Deploym
     tables = ingest(domain, data if data is not None else sample_of(domain, home, reporter), home, reporter, said.events, said.items)
     write_json(tables / EVENTS_THROUGH, {"events_through": said.through})
     return tables, said.through
+
+
+def events_through(home: Path, domain: str, evaluate_dir: Path) -> int:
+    """Up to which moment (microseconds UTC) recorded events are inside what was evaluated, followed back to its own ingest: a later
+    one may have read more. Raises FileNotFoundError if one of the steps is gone."""
+    train_dir = home / _said(evaluate_dir)["train"]
+    features_dir = home / _said(train_dir)["features"]
+    tables = home / domain / "ingest" / _said(features_dir)["tables"]
+    return int(json.loads((tables / EVENTS_THROUGH).read_text(encoding="utf-8"))["events_through"])
+
+
+def _said(directory: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((directory / DONE).read_text(encoding="utf-8"))
+    return said
 
 
 def sample_of(domain: Domain, home: Path, reporter: Reporter) -> Path:

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from pipelines.steps import Reporter, write_json
 _END_S = 10.0
 
 
-def command(job: Job, domain: str, data: Path | None, home: Path) -> list[str]:
-    """The command line of a job."""
+def command(job: Job, domain: str, data: Path | None, home: Path, deployment: Path | None = None) -> list[str]:
+    """The command line of a job; `domain` is a name, or the path of a YAML."""
     line = [sys.executable, "-m", "pipelines", job.run, domain, "--home", str(home)]
     if job.run in ("run", "ingest") and data is not None:
         line += ["--data", str(data)]
-    if job.run == "score":
-        line += ["--out", str(home / domain / "scored")]
+    if job.run in ("run", "ingest", "score") and deployment is not None:
+        line += ["--deployment", str(deployment)]
     return line
 
 
@@ -44,18 +44,22 @@ class Schedule:
     """Runs jobs one at a time (two trainings at once would only slow each other); a job that is late by more than an hour,
     because another one ran, is left out and said."""
 
-    def __init__(self, domains: Sequence[Domain], data: Path | None, home: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, domains: Mapping[str, Domain], data: Path | None, home: Path, reporter: Reporter, deployment: Path | None = None
+    ) -> None:
+        """`domains`: by what a command line calls them (a name, or the path of a YAML). Raises ValueError for a cron expression that
+        cannot be read."""
         self._home, self._reporter = home, reporter
         self._running: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": {"type": "threadpool", "max_workers": 1}})
-        for domain in domains:
+        for called, domain in domains.items():
             for name, job in domain.schedule.items():
                 self._scheduler.add_job(
                     self._run,
                     CronTrigger.from_crontab(job.cron, timezone=UTC),
-                    args=(domain.name, name, command(job, domain.name, data, home)),
+                    args=(domain.name, name, command(job, called, data, home, deployment)),
                     id=f"{domain.name}.{name}",
                     coalesce=True,
                     max_instances=1,

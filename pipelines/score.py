@@ -1,7 +1,8 @@
 """Everybody's slate ahead of time: Ray Data over all users, each task with the serving engine itself.
 
 `out/date=YYYY-MM-DD/part-NNNNN.parquet` (features.tables.SCORED, sorted by user). A part is written whole or not at all, so a
-killed run goes on with what is missing. `latest.json` is written last: what serving falls back on is always complete.
+killed run goes on with what is missing. A day is worked on in a hidden folder and takes its name when it is whole; `latest.json` is
+written last: what serving falls back on is always complete, also while the same day is scored once more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -37,6 +39,7 @@ from training.bundle import BundleError
 
 SHARD_USERS = 500
 _BATCH = 64
+_PLAN = "_plan.json"
 _NO_HURRY_S = 3_600.0
 
 
@@ -55,16 +58,17 @@ def score(
     events, items = live_events(home, domain.name, deployment, opened.manifest.events_through)
     moment = now if now is not None else time.time_ns() // 1_000
     date = datetime.fromtimestamp(moment / 1e6, UTC).date().isoformat()
-    folder = out / f"date={date}"
+    finished = out / f"date={date}"
     depth = k or domain.serving.k
-    plan_path = folder / "_plan.json"
     mark = fingerprint(version, depth, sorted(event.event_id for event in events), [asdict(item) for item in items])
-    plan = _read_plan(plan_path, mark)
+    folder, plan = finished, _read_plan(finished, mark)
     if plan is None:  # another model, or other events: nothing of before can be kept
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder = out / f".date={date}-{mark}"
+        plan = _read_plan(folder, mark)
+    if plan is None:
+        folder.mkdir(parents=True, exist_ok=True)
         plan = {"mark": mark, "now": moment, "version": version}
-        write_json(plan_path, plan)
+        write_json(folder / _PLAN, plan)
     live: dict[str, list[StoredEvent]] = {}
     for event in events:
         live.setdefault(event.user, []).append(event)
@@ -86,15 +90,20 @@ def score(
     if len(work) < len(parts):
         reporter.say(f"going on: {len(parts) - len(work)} of {len(parts)} parts of {date} are there")
     scored = 0
-    with cluster.started():
+    with cluster.started() if len(work) > 1 else nullcontext():
         working = time.monotonic()
         for done, answer in enumerate(cluster.each(score_part, work), start=len(parts) - len(work) + 1):
             scored += answer["users"]
             reporter.progress("users", done / len(parts))
         spent = time.monotonic() - working
-    write_json(out / "latest.json", {"date": date, "version": version})
+    if folder != finished:
+        shutil.rmtree(finished, ignore_errors=True)
+        folder.replace(finished)
+    write_json(out / "latest.json", {"date": date, "version": version, "mark": mark})
+    for left in out.glob(".date=*"):  # begun for another model or other events, and never finished
+        shutil.rmtree(left, ignore_errors=True)
     result = {
-        "out": str(folder),
+        "out": str(finished),
         "date": date,
         "version": version,
         "users": len(users),
@@ -103,7 +112,7 @@ def score(
         "seconds": round(time.monotonic() - began, 2),
         "users_per_second": round(scored / spent, 1) if scored else 0.0,
     }
-    reporter.say(f"{len(users):,} users, {depth} items each, in {folder}; {result['users_per_second']} users a second")
+    reporter.say(f"{len(users):,} users, {depth} items each, in {finished}; {result['users_per_second']} users a second")
     return result
 
 
@@ -142,9 +151,9 @@ def _question(standing: Standing, user: str, k: int, now: int) -> Question:
     return replace(question(Ask(domain.name, k, user), standing, now, _NO_HURRY_S, arm), reasons=False)
 
 
-def _read_plan(path: Path, mark: str) -> dict[str, Any] | None:
+def _read_plan(folder: Path, mark: str) -> dict[str, Any] | None:
     try:
-        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plan: dict[str, Any] = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return plan if plan["mark"] == mark else None

@@ -208,8 +208,8 @@ class EngineParts:
     # ------------------------------------------------------------ candidates and rank
 
     def rank(self, questions: Sequence[Question]) -> Ranked:
-        """Rankings of a batch of questions that ask the same `sources`, each long enough for its own k where the catalogue
-        allows it."""
+        """Rankings of a batch of questions that ask the same `sources` as of the same moment, each long enough for its own k
+        where the catalogue allows it."""
         asked = questions[0].sources
         models = self._models_for(asked)
         items = len(self._catalogue)
@@ -219,11 +219,7 @@ class EngineParts:
         allowed = masks[0] if all(mask is masks[0] for mask in masks) else np.stack(masks)
         excluded = [_also(question.state.excluded, question.exclude) for question in questions]
         budget = min((question.budget_s for question in questions if question.budget_s is not None), default=None)
-        depth = (
-            max(self.per_source, max(question.k for question in questions))
-            if asked is None
-            else max(question.k for question in questions) + 2 * self._domain.serving.exploration.pool
-        )
+        depth = max(self._depth(question) for question in questions)
         began = time.monotonic()
         found = retrieve(models, states, now, depth, items, allowed, excluded, None if budget is None else began + budget)
         candidates = found.candidates
@@ -255,6 +251,12 @@ class EngineParts:
         """The same with every source asked, whatever is served: for measuring sources side by side."""
         return self.rank([replace(question, sources=tuple(self._models)) for question in questions])
 
+    def _depth(self, question: Question) -> int:
+        """How many each source brings for this question."""
+        if question.sources is None:
+            return max(self.per_source, question.k)
+        return question.k + 2 * self._domain.serving.exploration.pool
+
     def _models_for(self, asked: tuple[str, ...] | None) -> Mapping[str, CandidateModel]:
         if asked is not None:
             return {name: self._models[name] for name in asked}
@@ -267,11 +269,13 @@ class EngineParts:
         ranks = candidates.ranks.astype(np.float64)
         reciprocal = np.divide(1.0, 60.0 + ranks, out=np.zeros_like(ranks), where=ranks > 0).sum(axis=1)
         if source not in candidates.sources:
-            return reciprocal
+            return np.asarray(reciprocal)
         own = candidates.scores[:, candidates.sources.index(source)].astype(np.float64)
         known = ~np.isnan(own)
-        floor = float(own[known].min()) if known.any() else 0.0
-        return np.where(known, own, floor - 1.0 + reciprocal)
+        lowest = np.full(int(candidates.users[-1]) + 1 if len(candidates) else 0, np.inf)
+        np.minimum.at(lowest, candidates.users[known], own[known])  # each person's own: who else is asked must not matter
+        floor = np.where(np.isinf(lowest), 0.0, lowest)[candidates.users]
+        return np.asarray(np.where(known, own, floor - 1.0 + reciprocal))
 
     def _filled(self, ranking: Ranking, question: Question, allowed: NDArray[np.bool_], excluded: NDArray[np.int32]) -> Ranking:
         """k is honoured whenever the catalogue allows: the popular list fills up, with scores below the last."""
@@ -293,9 +297,9 @@ class EngineParts:
 
     def recommend(self, questions: Sequence[Question]) -> list[Slate]:
         slates: list[Slate | None] = [None] * len(questions)
-        groups: dict[tuple[tuple[str, ...] | None, int], list[int]] = {}
-        for position, question in enumerate(questions):
-            groups.setdefault((question.sources, question.now), []).append(position)
+        groups: dict[tuple[tuple[str, ...] | None, int, int], list[int]] = {}
+        for position, question in enumerate(questions):  # of one depth: what another asks for must not bring more candidates
+            groups.setdefault((question.sources, question.now, self._depth(question)), []).append(position)
         for members in groups.values():
             ranked = self.rank([questions[position] for position in members])
             for place, position in enumerate(members):

@@ -23,5 +23,5 @@ def assign(arms: Mapping[str, Variant], domain: str, user: str | None) -> tuple[
         reached += arm.share
         if place < reached:
             return name, arm
-    name = next(reversed(arms))
-    return name, arms[name]
+    last = list(arms)[-1]  # the shares sum to 1 but for rounding
+    return last, arms[last]

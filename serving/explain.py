@@ -35,7 +35,7 @@ def reasons(
             item=None if item is None else catalogue.ids.id(item),
             feature=feature,
             source="+".join(source for source, _, _ in said),
-            value=round(max((value for _, value, _ in said), key=abs), 6),
+            value=round(_furthest([value for _, value, _ in said]), 6),
             sign=_sign(sum(strength for _, _, strength in said)),
             share=round(sum(abs(strength) for _, _, strength in said) / total, 4),
         )
@@ -106,6 +106,10 @@ _RUSSIAN: Mapping[str, Phrase] = {
     "cluster": lambda reason, title, schema: f"так выбирают {min(reason.value, 1.0):.0%} людей с похожим вкусом",
     "new": lambda reason, title, schema: "это новинка",
 }
+
+
+def _furthest(values: Sequence[float]) -> float:
+    return max(values, key=abs)
 
 
 def _sign(value: float) -> Literal[-1, 0, 1]:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from features.tables import ITEM, MODEL_VERSION, RANK, SCORE, USER
@@ -39,6 +40,7 @@ class ScoredFiles:
         self._lock = threading.Lock()
         self._looked = float("-inf")
         self._date: str | None = None
+        self._said: object = None  # what latest.json held when `_files` was opened
         self._files: ds.Dataset | None = None
 
     def of(self, user: str) -> Scored | None:
@@ -46,7 +48,11 @@ class ScoredFiles:
         files, date = self._latest()
         if files is None or date is None:
             return None
-        table = files.to_table(columns=[ITEM, RANK, SCORE, MODEL_VERSION], filter=ds.field(USER) == user).sort_by(RANK)
+        try:
+            table = files.to_table(columns=[ITEM, RANK, SCORE, MODEL_VERSION], filter=ds.field(USER) == user).sort_by(RANK)
+        except (OSError, pa.ArrowException) as error:  # the day is being replaced: the next look finds the new files
+            log.warning("scored files went away", extra={"fields": {"folder": self._folder.name, "why": str(error)}})
+            return None
         if not table.num_rows:
             return None
         return Scored(tuple(table[ITEM].to_pylist()), tuple(table[SCORE].to_pylist()), str(table[MODEL_VERSION][0].as_py()), date)
@@ -56,11 +62,12 @@ class ScoredFiles:
             if time.monotonic() - self._looked >= _LOOK_AGAIN_S:
                 self._looked = time.monotonic()
                 try:
-                    date = str(json.loads((self._folder / "latest.json").read_text(encoding="utf-8"))["date"])
-                    if date != self._date:
-                        self._files, self._date = ds.dataset(self._folder / f"date={date}", format="parquet"), date
+                    said = json.loads((self._folder / "latest.json").read_text(encoding="utf-8"))
+                    if said != self._said:  # the same date may have been scored once more
+                        date = str(said["date"])
+                        self._files, self._date, self._said = ds.dataset(self._folder / f"date={date}", format="parquet"), date, said
                 except FileNotFoundError:
-                    self._files = self._date = None
+                    self._files = self._date = self._said = None
                 except (OSError, ValueError, KeyError) as error:
                     log.error("scored files cannot be read", extra={"fields": {"folder": self._folder.name, "why": str(error)}})
             return self._files, self._date

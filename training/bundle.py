@@ -92,7 +92,7 @@ def bundles_dir(home: Path, domain: str) -> Path:
 
 def new_version() -> str:
     """A name that sorts by time and never repeats."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ-") + secrets.token_hex(3)
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ-") + secrets.token_hex(3)
 
 
 def write(
@@ -156,11 +156,16 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def verify(directory: Path) -> Manifest:
-    """The manifest, after the checksum of every file was found right. Raises BundleError naming the file."""
+    """The manifest, after the checksum of every file was found right, and no file was found that it does not name. Raises BundleError
+    naming the file."""
     manifest = read_manifest(directory)
+    there = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    unknown = sorted(there - set(manifest.files) - {_MANIFEST})
+    if unknown:
+        raise BundleError(f"bundle {directory.name}: {unknown[0]} is not named by {_MANIFEST}")
     for name, expected in manifest.files.items():
         path = directory / name
-        if not path.is_file():
+        if name not in there:
             raise BundleError(f"bundle {directory.name}: {name} is missing")
         found = _sha256(path)
         if found != expected:

@@ -57,7 +57,7 @@ def retrieve(
             failed.append(name)
             continue
         try:
-            table = _fit_width(model.scores(states, now), items)
+            table = _fitting(model.scores(states, now), n, items)
         except Exception:  # a broken source must not take the answer with it; it is named in `degraded`
             _log.exception("source %s failed", name)
             failed.append(name)
@@ -121,8 +121,10 @@ def feature_rows(
     return np.concatenate([scores, places, brought, about], axis=1, dtype=np.float32)
 
 
-def _fit_width(table: NDArray[np.float32], items: int) -> NDArray[np.float32]:
-    """The table with exactly `items` columns: items that a model does not know get -inf."""
+def _fitting(table: NDArray[np.float32], n: int, items: int) -> NDArray[np.float32]:
+    """The table with exactly `items` columns: items that a model does not know get -inf. Raises ValueError if it has not n rows."""
+    if table.ndim != 2 or len(table) != n:
+        raise ValueError(f"scores of shape {table.shape} for {n} people")
     if table.shape[1] == items:
         return table
     wide = np.full((table.shape[0], items), -np.inf, dtype=np.float32)

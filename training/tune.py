@@ -78,7 +78,7 @@ def search(
         )
     results = tuner.fit()
     trials = []
-    for result in results:
+    for result in (results[position] for position in range(len(results))):
         metrics = result.metrics or {}
         trials.append(
             Trial(

@@ -1,0 +1,118 @@
+"""Metrics against examples worked out by hand, and against scikit-learn where it has the same formula."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
+
+from training import metrics
+from training.metrics import Counts, Hits, PerPerson
+
+
+def lists(*rows: list[int]) -> list[np.ndarray]:
+    return [np.array(row, dtype=np.int32) for row in rows]
+
+
+# Places 1 and 3 of five are targets; the second person's only target stands second; the third has none among the first five.
+HITS: Hits = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=np.bool_)
+WANTED: Counts = np.array([3, 1, 2], dtype=np.int64)
+
+
+def test_hits_of_marks_places_and_leaves_short_lists_false() -> None:
+    hits = metrics.hits_of(lists([5, 7, 9], [4]), lists([9, 5], [1]), 4)
+    assert hits.tolist() == [[True, False, True, False], [False] * 4]
+
+
+def test_hits_of_looks_at_the_first_k_only() -> None:
+    assert metrics.hits_of(lists([5, 7, 9]), lists([9]), 2).tolist() == [[False, False]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (metrics.hit_rate, [1.0, 1.0, 0.0]),
+        (metrics.recall, [2 / 3, 1.0, 0.0]),
+        (metrics.precision, [2 / 5, 1 / 5, 0.0]),
+        # Person 1: (1/log2 2 + 1/log2 4) / (1/log2 2 + 1/log2 3 + 1/log2 4) = 1.5 / 2.130930
+        (metrics.ndcg, [1.5 / (1.0 + 1.0 / math.log2(3) + 0.5), (1.0 / math.log2(3)) / 1.0, 0.0]),
+        # Person 1: (1/1 + 2/3) / min(3, 5); person 2: (1/2) / 1
+        (metrics.average_precision, [(1.0 + 2.0 / 3.0) / 3.0, 0.5, 0.0]),
+        (metrics.reciprocal_rank, [1.0, 0.5, 0.0]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_worked_by_hand(metric: object, expected: list[float]) -> None:
+    assert callable(metric)
+    np.testing.assert_allclose(metric(HITS, WANTED), expected, rtol=1e-12)
+
+
+def test_more_targets_than_places_still_reach_one() -> None:
+    full: Hits = np.ones((1, 3), dtype=np.bool_)
+    many: Counts = np.array([50], dtype=np.int64)
+    assert metrics.ndcg(full, many) == pytest.approx([1.0])
+    assert metrics.average_precision(full, many) == pytest.approx([1.0])
+    assert metrics.recall(full, many) == pytest.approx([3 / 50])
+
+
+def test_a_person_without_targets_counts_as_zero() -> None:
+    nothing: Hits = np.zeros((1, 3), dtype=np.bool_)
+    none: Counts = np.array([0], dtype=np.int64)
+    for metric in (metrics.hit_rate, metrics.recall, metrics.precision, metrics.ndcg, metrics.average_precision, metrics.reciprocal_rank):
+        assert metric(nothing, none).tolist() == [0.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 30), st.integers(1, 30))
+def test_ndcg_is_that_of_scikit_learn(seed: int, items: int, k: int) -> None:
+    chance = np.random.default_rng(seed)
+    relevant = chance.random(items) < 0.3
+    relevant[chance.integers(items)] = True
+    scores = chance.permutation(items).astype(np.float64)
+    k = min(k, items)
+    ranked = np.argsort(-scores)[:k].astype(np.int32)
+    hits = metrics.hits_of([ranked], [np.flatnonzero(relevant).astype(np.int32)], k)
+    ours: PerPerson = metrics.ndcg(hits, np.array([relevant.sum()], dtype=np.int64))
+    assert ours[0] == pytest.approx(ndcg_score(relevant[None].astype(float), scores[None], k=k), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=5), st.integers(0, 10))
+def test_every_metric_lies_between_zero_and_one(rows: list[list[bool]], more: int) -> None:
+    hits: Hits = np.array(rows, dtype=np.bool_)
+    wanted: Counts = hits.sum(axis=1).astype(np.int64) + more
+    for metric in (metrics.hit_rate, metrics.recall, metrics.precision, metrics.ndcg, metrics.average_precision, metrics.reciprocal_rank):
+        values = metric(hits, wanted)
+        assert values.shape == (len(rows),)
+        assert ((values >= 0.0) & (values <= 1.0 + 1e-12)).all()
+
+
+def test_coverage_counts_each_item_once() -> None:
+    assert metrics.coverage(lists([0, 1], [1, 2]), 10) == pytest.approx(0.3)
+    assert metrics.coverage([], 10) == 0.0
+
+
+def test_gini_of_equal_and_of_one_sided_attention() -> None:
+    assert metrics.gini(lists([0, 1, 2, 3]), 4) == pytest.approx(0.0)
+    # One of four items takes everything: (n - 1) / n.
+    assert metrics.gini(lists([2], [2], [2]), 4) == pytest.approx(0.75)
+    # Counts 0, 1, 3: sum of (2i - n - 1) x / (n sum x) = (-2*0 + 0*1 + 2*3) / (3 * 4).
+    assert metrics.gini(lists([2, 1], [2], [2]), 3) == pytest.approx(0.5)
+    assert metrics.gini([], 4) == 0.0
+
+
+def test_novelty_is_self_information() -> None:
+    takers = np.array([7.0, 0.0, 3.0], dtype=np.float32)
+    # 7 people: -log2(8/8) = 0, -log2(1/8) = 3, -log2(4/8) = 1
+    assert metrics.novelty(lists([0], [1], [0, 1, 2], []), takers, 7).tolist() == pytest.approx([0.0, 3.0, 4 / 3, 0.0])
+
+
+def test_diversity_is_one_minus_the_mean_cosine_of_pairs() -> None:
+    half = math.sqrt(0.5)
+    vectors = np.array([[1, 0], [0, 1], [half, half], [0, 0]], dtype=np.float32)
+    got = metrics.diversity(lists([0, 1], [0, 2], [0, 1, 2], [0], [0, 3]), vectors)
+    assert got.tolist() == pytest.approx([1.0, 1.0 - half, 1.0 - (0.0 + half + half) / 3.0, 0.0, 1.0], abs=1e-6)

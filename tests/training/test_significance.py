@@ -1,0 +1,56 @@
+"""Bootstrap intervals: where they lie, that they repeat, and what pairing does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.significance import interval, paired
+
+
+def test_the_mean_lies_inside_and_the_width_is_that_of_theory() -> None:
+    values = np.random.default_rng(1).normal(0.4, 0.2, 900)
+    got = interval(values, seed=3)
+    assert got.people == 900
+    assert got.mean == pytest.approx(values.mean())
+    assert got.low < got.mean < got.high
+    assert got.high - got.low == pytest.approx(2 * 1.96 * values.std() / 30.0, rel=0.15)
+
+
+def test_ninety_five_of_a_hundred_intervals_cover_the_truth() -> None:
+    chance = np.random.default_rng(7)
+    covered = 0
+    for seed in range(200):
+        got = interval((chance.random(120) < 0.3).astype(np.float64), seed=seed, rounds=400)
+        covered += got.low <= 0.3 <= got.high
+    assert 178 <= covered <= 200  # 190 expected; 4 standard deviations below is 178
+
+
+def test_seeds_repeat_and_blocks_do_not_matter_for_the_mean() -> None:
+    values = np.random.default_rng(2).random(50)
+    assert interval(values, seed=5) == interval(values, seed=5)
+    assert interval(values, seed=5) != interval(values, seed=6)
+    assert interval(values, seed=5, rounds=10).mean == interval(values, seed=5).mean
+
+
+def test_paired_of_identical_rankings_is_zero() -> None:
+    values = np.random.default_rng(2).random(50)
+    got = paired(values, values.copy())
+    assert (got.mean, got.low, got.high) == (0.0, 0.0, 0.0)
+
+
+def test_pairing_sees_what_two_intervals_do_not() -> None:
+    values = np.random.default_rng(2).random(200)
+    better = values + 0.01
+    assert paired(better, values).low > 0.0
+    assert interval(better).low < interval(values).high  # side by side the two overlap
+
+
+def test_wrong_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 2 and 3"):
+        paired(np.zeros(2), np.zeros(3))
+
+
+def test_nobody_gives_zeros_and_one_person_a_point() -> None:
+    assert interval(np.empty(0)).as_json() == {"mean": 0.0, "low": 0.0, "high": 0.0, "people": 0}
+    assert interval(np.array([0.25])).as_json() == {"mean": 0.25, "low": 0.25, "high": 0.25, "people": 1}

@@ -184,10 +184,11 @@ class Live:
             finally:
                 written, seat.coming = seat.coming, None
             coming.fold(written)  # nothing waits between here and the next line: no event falls between two chairs
-            before, seat.standing = seat.standing, coming
-        if before is not None:
-            self._metrics.model.remove(name, before.version, before.engine.bundle.mode)
-        self._metrics.model.labels(name, coming.version, engine.bundle.mode).set(1)
+            seat.standing = coming
+        self._metrics.model.clear()
+        for other in self._seats.values():
+            if other.standing is not None:
+                self._metrics.model.labels(other.domain.name, other.standing.version, other.standing.engine.bundle.mode).set(1)
         self._metrics.bundles_swapped.labels(name).inc()
         said = {"domain": name, "alias": seat.alias, "version": coming.version, "mode": engine.bundle.mode}
         log.info("bundle in service", extra={"fields": said})
@@ -198,10 +199,11 @@ class Live:
         while True:
             await asyncio.sleep(self._deployment.storage.poll_ms / 1_000.0)
             try:
-                await self._database.ping()
-                for seat in self._seats.values():
-                    if seat.standing is not None:
-                        await self._follow_one(seat, seat.standing)
+                standing = [(seat, seat.standing) for seat in self._seats.values() if seat.standing is not None]
+                for seat, there in standing:
+                    await self._follow_one(seat, there)
+                if not standing:
+                    await self._database.ping()
                 self._back()
             except DatabaseAwayError as error:
                 self._away(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,12 +16,13 @@ from serving.storage.database import Database, now_us
 from serving.storage.tables import StoredEvent, StoredItem
 
 _MOST_WAITING = 10_000  # events about items that are not known (yet)
+_MANY = 200  # events; folding more is left to a thread, so that answers go on meanwhile
 
 log = logging.getLogger("factotum.live")
 
 
 class Standing:
-    """Read by any thread; changed by one task at a time, and then by replacing whole values.
+    """Read by any thread at any time: what is read is replaced whole. `fold` and `place` may be called from any thread too.
 
     Positions in a log shared by several writers cannot be trusted: an event stamped earlier may become visible later. So
     everything recorded in the last `settle_us` is looked at again each time, and told apart by event_id.
@@ -36,6 +39,7 @@ class Standing:
         self._folded: dict[str, int] = {}  # event_id -> recorded_at, as far back as is looked at again
         self._placed: dict[str, int] = {}  # item -> recorded_at of the form it has here
         self._waiting: list[StoredEvent] = []
+        self._folding = threading.Lock()
 
     @property
     def version(self) -> str:
@@ -45,6 +49,10 @@ class Standing:
 
     def fold(self, happened: Iterable[StoredEvent]) -> int:
         """Folds in the events that have not been; returns how many those were."""
+        with self._folding:
+            return self._fold(happened)
+
+    def _fold(self, happened: Iterable[StoredEvent]) -> int:
         fresh = [event for event in happened if event.recorded_at >= self._floor and event.event_id not in self._folded]
         if not fresh:
             return 0
@@ -68,15 +76,19 @@ class Standing:
         if not self._caught_up:
             folded = 0
             async for page in database.events_since(domain, self._floor):
-                folded += self.fold(page)
+                folded += await self._fold_page(page)
             self._caught_up = True
         else:
             since = max(self._floor, self._horizon - self._settle_us)
             unknown = [event_id for event_id in await database.event_ids_since(domain, since) if event_id not in self._folded]
             found = await database.events_by_id(domain, unknown) if unknown else []
-            folded = self.fold(sorted(found, key=lambda event: (event.time, event.event_id)))
-        self._forget()
+            folded = await self._fold_page(sorted(found, key=lambda event: (event.time, event.event_id)))
+        with self._folding:
+            self._forget()
         return folded
+
+    async def _fold_page(self, page: Sequence[StoredEvent]) -> int:
+        return self.fold(page) if len(page) <= _MANY else await asyncio.to_thread(self.fold, page)
 
     def _forget(self) -> None:
         oldest = self._horizon - self._settle_us
@@ -111,8 +123,8 @@ class Standing:
                 log.warning("an item does not fit the schema", extra={"fields": {"item": item.item, "why": str(error)}})
             self._placed[item.item] = item.recorded_at
         self.engine = self.engine.over(catalogue)
-        if self._waiting:
+        with self._folding:
             again, self._waiting = self._waiting, []
             for event in again:
                 self._folded.pop(event.event_id, None)
-            self.fold(again)
+            self._fold(again)

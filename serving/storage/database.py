@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from serving.storage import tables
 from serving.storage.tables import StoredEvent, StoredItem, StoredSlate, events, items, slates
 
-PAGE = 10_000  # rows read at once
+PAGE = 2_000  # rows read at once
 _CREATING = 0x_FAC7_0713  # PostgreSQL's advisory lock that one process holds while it makes the tables
 _EVENT_COLUMNS = (events.c.event_id, events.c.user, events.c.item, events.c.kind, events.c.value, events.c.time, events.c.recorded_at)
 

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import yaml
 
 from configs.deployment import Deployment
 from features.tables import SCORED
+from serving.engine import Engine
 from serving.live import NotReadyError
 from serving.recommender import Ask, LocalRecommender
 from serving.service import Service, recommender_alone
 from serving.slate import Slate
+from serving.standing import Standing
 from serving.storage.database import Database, now_us
 from serving.storage.tables import StoredEvent, StoredItem
 from tests.serving.conftest import started
@@ -346,6 +349,31 @@ async def test_a_replica_that_only_recommends_follows_the_events_too(
         return first[0] not in items_of(await service.recommend(Ask("anime", 5, user="1")))
 
     await until(crossed)
+
+
+def test_folding_and_placing_from_several_threads_loses_nothing(home: Path) -> None:
+    version = bundle.alias(home, "anime", "champion")
+    assert version is not None
+    standing = Standing(Engine(bundle.load(bundle.bundles_dir(home, "anime") / version)), settle_us=10_000_000)
+    early = [StoredEvent(f"n{n}", "crowd", f"90{n:02}", "like", None, n, now_us()) for n in range(20)]  # of items that come later
+
+    def fold(part: int) -> None:
+        for n in range(100):
+            standing.fold([StoredEvent(f"{part}-{n}", "crowd", str(1000 + n % 50), "click", None, n, now_us())])
+
+    def place(n: int) -> None:
+        standing.place([StoredItem(f"90{n:02}", f"New {n}", "{}", True, now_us())])
+
+    standing.fold(early)
+    with ThreadPoolExecutor(5) as pool:
+        work = [pool.submit(fold, part) for part in range(4)]
+        placing = pool.submit(lambda: [place(n) for n in range(20)])
+        for done in (*work, placing):
+            done.result()
+    state = standing.people.state("crowd")
+    assert state is not None
+    assert len(state) == 420
+    assert standing.fold(early) == 0
 
 
 async def test_questions_answered_together_are_answered_as_alone(service: Service) -> None:

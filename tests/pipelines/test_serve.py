@@ -43,7 +43,8 @@ class Running:
         self.home, self.port = home, free_port()
         replicas = Replicas.model_validate({"layout": layout, "gateways": 2 if layout == "packed" else 1, "recommenders": 1, "cpus": 0.25})
         deployment = Deployment(http=Http(port=self.port), replicas=replicas)
-        said = {"home": str(home), "domains": [str(domain)], "deployment": deployment.model_dump(mode="json"), "quiet": False, "json": False}
+        words = deployment.model_dump(mode="json")
+        said = {"home": str(home), "domains": [str(domain)], "deployment": words, "quiet": False, "json": False}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.serve", json.dumps(said)],
             cwd=ROOT,
@@ -127,6 +128,11 @@ def _listening(pids: set[int]) -> set[str]:
     return found
 
 
+def _replicas(running: Running) -> int:
+    names = [memory.name(process.pid) for process in processes.descendants(running.process.pid)]
+    return names.count("ray::ServeReplica:factotum:Gateway")
+
+
 LOOPBACKS = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
@@ -161,8 +167,10 @@ def test_it_answers_on_the_loopback_interface_only_heals_and_ends_without_a_trac
     met = asyncio.run(under_load())
     assert met["asked"] == 240
     assert met["failed"] <= 2, met
-    names = [memory.name(p.pid) for p in processes.descendants(running.process.pid)]
-    assert names.count("ray::ServeReplica:factotum:Gateway") == 2
+    until = time.monotonic() + 60.0
+    while (standing := _replicas(running)) < 2 and time.monotonic() < until:
+        time.sleep(0.5)
+    assert standing == 2
 
     code, out = running.end()
     assert code == 0, out

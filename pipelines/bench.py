@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs.deployment import Deployment
 from configs.domain import Domain
+from pipelines.bench_serve import machine
 from pipelines.steps import Reporter, write_json
 
 NAMES = ("serve", "batch", "ingest")
@@ -39,26 +39,8 @@ def bench(name: str, domain: Domain, rows: int, home: Path, deployment: Deployme
     return result
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import ray
-
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "ray": ray.__version__,
-    }
-
-
 def _batch(domain: Domain, home: Path, deployment: Deployment, reporter: Reporter) -> dict[str, Any]:
     """Users a second of `factotum score`, beside one process that does nothing but ask the engine (the limit a core sets)."""
-    from dataclasses import replace
-
     from pipelines.score import score
     from serving.engine import Engine
     from serving.recommender import Ask, question

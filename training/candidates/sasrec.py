@@ -52,7 +52,7 @@ class Sasrec:
         not be the start of a model that is tested on it: make a new object.) Raises ValueError if nobody took two items.
 
         `callbacks`: Lightning's own, for tuning; `ndcg` and `loss` are logged."""
-        from training.sequences import Sequences, train
+        from training.sequences import Sequences, prepare, train
 
         config, before, items = self.config, self._network, len(data.catalogue)
         sequences = Sequences.of(data)
@@ -61,6 +61,7 @@ class Sasrec:
             torch.manual_seed(data.seed)
             network = self._fresh(len(rows))
             warm = before is not None and len(before.bias) <= items
+            prepare(network, sequences, data.seed)
             if before is not None and warm:
                 _take_over(before, network, rows)
             epochs = math.ceil(config.epochs / 3) if warm else config.epochs

@@ -304,7 +304,7 @@ def _by_arrow(body: bytes, piece: Piece, lines: int) -> tuple[dict[str, pa.Strin
 def _by_line(body: bytes, piece: Piece) -> tuple[dict[str, pa.StringArray], list[int]]:
     good: list[list[str]] = []
     wrong: list[int] = []
-    for position, line in enumerate(body.decode("utf-8").removesuffix("\n").split("\n")):
+    for position, line in enumerate(body.decode("utf-8").removesuffix("\n").split("\n") if body else ()):
         cells = next(csv.reader(io.StringIO(line.rstrip("\r"), newline="")), [])
         if len(cells) == piece.width and not any("\n" in cell or "\r" in cell for cell in cells):
             good.append(cells)

@@ -38,7 +38,12 @@ def faults(step: Path) -> dict[int, str]:
 
 
 def test_a_valid_file_becomes_events_by_user_oldest_first(tmp_path: Path) -> None:
-    rows = [row("b", 1, "2023-05-02", 8), row("a", 2, "2023-05-03", "-1", "2"), row("a", 1, "2023-05-01", "7.5", " Seen "), row("b", 3, DAY, "", "PLAN TO WATCH", 4)]
+    rows = [
+        row("b", 1, "2023-05-02", 8),
+        row("a", 2, "2023-05-03", "-1", "2"),
+        row("a", 1, "2023-05-01", "7.5", " Seen "),
+        row("b", 3, DAY, "", "PLAN TO WATCH", 4),
+    ]
     step = done(tmp_path, folder(tmp_path / "data", text([HEADING, *rows])))
     day = 24 * HOUR
     assert toy.events(step) == [
@@ -94,7 +99,9 @@ def test_each_kind_of_bad_row_is_named_with_its_line(tmp_path: Path) -> None:
     assert found["reasons"]["value: outside the scale"] == {"count": 2, "examples": [[10, texts[8]], [11, texts[9]]]}
 
 
-cell = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(lambda one: one.strip() == one and "\ufffd" not in one)
+cell = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
+    lambda one: one.strip() == one and "\ufffd" not in one
+)
 good_row = st.builds(
     row,
     user=cell,
@@ -107,7 +114,11 @@ bad_row = st.sampled_from([["a"], row("a", "9", DAY), row("a", "1", "soon"), row
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(good=st.lists(good_row, min_size=1, max_size=12, unique_by=lambda one: (one[0], one[1], one[5])), bad=st.lists(bad_row, max_size=5), data=st.data())
+@given(
+    good=st.lists(good_row, min_size=1, max_size=12, unique_by=lambda one: (one[0], one[1], one[5])),
+    bad=st.lists(bad_row, max_size=5),
+    data=st.data(),
+)
 def test_good_and_quarantined_rows_are_all_rows_in_whatever_order(
     tmp_path_factory: pytest.TempPathFactory, good: list[list[str]], bad: list[list[str]], data: st.DataObject
 ) -> None:
@@ -227,7 +238,9 @@ def test_an_item_file_is_cleaned_by_the_rules(tmp_path: Path) -> None:
 def test_above_the_limit_the_run_is_refused_and_nothing_is_done(tmp_path: Path) -> None:
     rows = [row(f"u{n}", 1, DAY) for n in range(90)] + [row(f"u{n}", 1, DAY, "99") for n in range(10)]
     data = folder(tmp_path / "data", text([HEADING, *rows]))
-    with pytest.raises(IngestRefused, match=r"events.csv: 10 of 100 rows are bad \(10.0%\): 10 x value: outside the scale; the first, line 92") as refused:
+    with pytest.raises(
+        IngestRefused, match=r"events.csv: 10 of 100 rows are bad \(10.0%\): 10 x value: outside the scale; the first, line 92"
+    ) as refused:
         done(tmp_path, data, domain=domain(bad_rows={"share": 0.05, "rows": 9}))
     assert "accepted are 5.0%" in str(refused.value)
     with refused.value.quarantine.open(newline="") as file:
@@ -249,7 +262,7 @@ def test_duplicates_count_towards_the_limit(tmp_path: Path) -> None:
 def test_a_run_without_any_good_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IngestRefused, match="no good event"):
         done(tmp_path, folder(tmp_path / "1", text([HEADING])))
-    with pytest.raises(IngestRefused, match="items.csv has no good row"):
+    with pytest.raises(IngestRefused, match=r"items\.csv has no good row"):
         done(tmp_path, folder(tmp_path / "2", text([HEADING, row("a", 1, DAY)]), [["item_id", "title"], ["", "x"]]))
 
 
@@ -268,10 +281,18 @@ def recorded(*rows: tuple[str, str, str, float | None, int]) -> pa.Table:
 
 def test_recorded_events_follow_the_files(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", text([HEADING, row("a", 1, DAY, 8)]))
-    live = recorded(("a", "1", "undo", None, DAY_US + 5), ("n", "2", "seen", 7.0, DAY_US), ("a", "gone", "seen", None, DAY_US), ("a", "1", "seen", 8.0, DAY_US))
+    live = recorded(
+        ("a", "1", "undo", None, DAY_US + 5),
+        ("n", "2", "seen", 7.0, DAY_US),
+        ("a", "gone", "seen", None, DAY_US),
+        ("a", "1", "seen", 8.0, DAY_US),
+    )
     step = done(tmp_path, data, recorded=live, domain=domain(bad_rows={"share": 0.0, "rows": 0}))
     assert toy.events(step) == [("a", "1", "seen", 8.0, DAY_US), ("a", "1", "undo", None, DAY_US + 5), ("n", "2", "seen", 7.0, DAY_US)]
-    assert [(bad["file"], bad["reason"]) for bad in quarantined(step)] == [("recorded", "item: unknown"), ("recorded", "the same user, item and time twice")]
+    assert [(bad["file"], bad["reason"]) for bad in quarantined(step)] == [
+        ("recorded", "item: unknown"),
+        ("recorded", "the same user, item and time twice"),
+    ]
     assert done(tmp_path, data, recorded=live, domain=domain(bad_rows={"share": 0.0, "rows": 0})) == step
     assert done(tmp_path, data, domain=domain(bad_rows={"share": 0.0, "rows": 0})) != step
 
@@ -302,7 +323,10 @@ def test_items_added_while_serving_stay(tmp_path: Path) -> None:
     [
         (lambda data: (data / "events.csv").unlink(), r"none of events.csv, events.csv.gz, events.parquet is there \(found: items.csv\)"),
         (lambda data: (data / "items.csv").unlink(), "none of items.csv"),
-        (lambda data: (data / "events.csv").write_text("who,item_id,rating\n"), "events.csv: no column for 'user'; its headings are who, item_id, rating; accepted are user, user_id"),
+        (
+            lambda data: (data / "events.csv").write_text("who,item_id,rating\n"),
+            "events.csv: no column for 'user'; its headings are who, item_id, rating; accepted are user, user_id",
+        ),
         (lambda data: (data / "events.csv").write_text("user_id,item_id\n"), "no column for 'value'"),
         (lambda data: (data / "events.csv").write_text("user_id,item_id,rating,Rating\n"), "'Rating' stands twice"),
         (lambda data: (data / "events.csv").write_text(""), "no column for 'user'"),
@@ -320,7 +344,9 @@ def test_a_folder_that_cannot_be_read_is_refused_by_name(tmp_path: Path, change:
 
 
 def test_a_truncated_gz_is_named(tmp_path: Path) -> None:
-    data = folder(tmp_path / "data", text([HEADING, *(row(f"u{n}", n % 3 + 1, 10**9 + n * 7919) for n in range(5_000))]), name="events.csv.gz")
+    data = folder(
+        tmp_path / "data", text([HEADING, *(row(f"u{n}", n % 3 + 1, 10**9 + n * 7919) for n in range(5_000))]), name="events.csv.gz"
+    )
     packed = (data / "events.csv.gz").read_bytes()
     (data / "events.csv.gz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(SourceError, match=r"events.csv.gz: damaged after line \d+"):

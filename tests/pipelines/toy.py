@@ -19,7 +19,12 @@ from pipelines.steps import Reporter
 
 NOW = 1_700_000_000_000_000  # microseconds UTC, 2023-11-14
 HEADING = ["user_id", "item_id", "rating", "status", "count", "event_time"]
-ITEMS = [["item_id", "title", "genre", "length"], ["1", "Alpha", "Drama, War", "24"], ["2", "Beta", "", "Unknown"], ["3", "Gamma", "Comedy", "12"]]
+ITEMS = [
+    ["item_id", "title", "genre", "length"],
+    ["1", "Alpha", "Drama, War", "24"],
+    ["2", "Beta", "", "Unknown"],
+    ["3", "Gamma", "Comedy", "12"],
+]
 
 
 def domain(**source: Any) -> Domain:

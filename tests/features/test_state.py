@@ -25,10 +25,17 @@ event = st.tuples(
 )
 
 
-def arrays(events: Sequence[Event]) -> tuple[np.ndarray, ...]:
-    columns = list(zip(*events, strict=True)) if events else [[]] * 5
-    return tuple(
-        np.array(column, dtype=dtype) for column, dtype in zip(columns, (np.int32, np.int32, np.int8, np.float32, np.int64), strict=True)
+#: users, items, kinds, values, times
+Arrays = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int8], NDArray[np.float32], NDArray[np.int64]]
+
+
+def arrays(events: Sequence[Event]) -> Arrays:
+    return (
+        np.array([one[0] for one in events], dtype=np.int32),
+        np.array([one[1] for one in events], dtype=np.int32),
+        np.array([one[2] for one in events], dtype=np.int8),
+        np.array([one[3] for one in events], dtype=np.float32),
+        np.array([one[4] for one in events], dtype=np.int64),
     )
 
 

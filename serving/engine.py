@@ -6,6 +6,7 @@ engine, and whoever holds the old one finishes with it.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from training.bundle import TWO_STAGE, Bundle
 from training.contract import CandidateModel, Candidates, Evidence, FindsSimilar, PlacesNewItems
 from training.ranker import Ranker
 from training.retrieval import feature_rows, retrieve
+
+_log = logging.getLogger(__name__)
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60
@@ -253,9 +256,15 @@ class EngineParts:
 
     def _depth(self, question: Question) -> int:
         """How many each source brings for this question."""
-        if question.sources is None:
-            return max(self.per_source, question.k)
-        return question.k + 2 * self._domain.serving.exploration.pool
+        pool = self._domain.serving.exploration.pool
+        if question.sources is not None:
+            return question.k + 2 * pool
+        return max(self.per_source, question.k + (pool if self._explored(question) else 0))
+
+    def _explored(self, question: Question) -> float:
+        """The share of the slate's places that chance fills."""
+        words = self._domain.serving.exploration
+        return question.exploration if question.exploration is not None else words.warm if len(question.state.positives) else words.cold
 
     def _models_for(self, asked: tuple[str, ...] | None) -> Mapping[str, CandidateModel]:
         if asked is not None:
@@ -313,15 +322,13 @@ class EngineParts:
         if question.diversity > 0.0:
             head = rerank.mmr(ranking.scores[:depth], self._vectors[ranking.items[:depth]], question.k, question.diversity)
             order = np.concatenate([head, np.setdiff1d(order, head)])
-        words = self._domain.serving.exploration
         warm = len(question.state.positives) > 0
-        share = question.exploration if question.exploration is not None else words.warm if warm else words.cold
         seed = (
             question.seed
             if question.seed is not None
             else rerank.seed_of(question.user, question.now // DAY_US, self._version, question.state.items.tobytes())
         )
-        shown = rerank.explore(order, question.k, share, words.pool, seed)
+        shown = rerank.explore(order, question.k, self._explored(question), self._domain.serving.exploration.pool, seed)
         reranked = time.monotonic()
         items = self._items(question, ranked, ranking, shown)
         seconds = {**ranked.seconds, "rerank": reranked - began, "reasons": time.monotonic() - reranked}
@@ -388,7 +395,12 @@ class EngineParts:
             places = np.flatnonzero(ranks[:, column] > 0)
             if not len(places):
                 continue
-            for place, said in zip(places, self._models[source].because(state, rows[places]), strict=True):
+            try:
+                told = self._models[source].because(state, rows[places])
+            except Exception:  # an answer without one source's reasons is better than none
+                _log.exception("source %s cannot say why", source)
+                continue
+            for place, said in zip(places, told, strict=True):
                 if said is not None:
                     into[place][source] = said
 

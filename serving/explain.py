@@ -93,7 +93,13 @@ def _attribute(reason: Reason, schema: Items) -> str:
 _ENGLISH: Mapping[str, Phrase] = {
     "item": lambda reason, title, schema: f"it goes with “{title(reason.item or '')}”, which you know",
     "attribute": lambda reason, title, schema: f"it shares {_attribute(reason, schema)} with what you like",
-    "popular": lambda reason, title, schema: f"{reason.value:,.0f} people chose it" if reason.value >= 1 else "many people know it",
+    "popular": lambda reason, title, schema: (
+        f"it is known for {_attribute(reason, schema)}"  # the catalogue's own count: nobody here was seen choosing it
+        if reason.feature
+        else f"{reason.value:,.0f} people chose it"
+        if reason.value >= 1
+        else "many people know it"
+    ),
     "cluster": lambda reason, title, schema: f"{min(reason.value, 1.0):.0%} of people with a taste like yours chose it",
     "new": lambda reason, title, schema: f"it is new among the {schema.nouns}",
 }
@@ -102,7 +108,9 @@ _RUSSIAN: Mapping[str, Phrase] = {
     "attribute": lambda reason, title, schema: (
         f"общее с тем, что вам нравится: {(reason.feature or '').partition(':')[2] or reason.feature}"
     ),
-    "popular": lambda reason, title, schema: f"выбрали столько людей: {reason.value:.0f}" if reason.value >= 1 else "известно многим",
+    "popular": lambda reason, title, schema: (
+        f"выбрали столько людей: {reason.value:.0f}" if reason.value >= 1 and not reason.feature else "известно многим"
+    ),
     "cluster": lambda reason, title, schema: f"так выбирают {min(reason.value, 1.0):.0%} людей с похожим вкусом",
     "new": lambda reason, title, schema: "это новинка",
 }

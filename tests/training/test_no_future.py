@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from configs.domain import (
     AlsModel,
@@ -54,8 +56,7 @@ def as_of(place: World, known: Histories, cut: Split) -> str:
     moment, items = cut.label_moment, len(place.catalogue)
     base = known.where(cut.base)
     statistics = ItemStatistics.as_of(known, items, moment)  # given everything, it has to look away itself
-    for array in (statistics.takers, statistics.recent, statistics.liking):
-        digest.update(array.tobytes())
+    told: list[NDArray[Any]] = [statistics.takers, statistics.recent, statistics.liking]
     models: dict[str, contract.CandidateModel] = {}
     for name, words in MODELS.items():
         models[name] = build.build(words)
@@ -64,11 +65,11 @@ def as_of(place: World, known: Histories, cut: Split) -> str:
     features = PairFeatures(place.catalogue, statistics)
     found = retrieve(models, states, moment, 10, items).candidates
     rows = feature_rows(tuple(models), features, states, found, moment)
-    for array in (found.users, found.items, found.scores, found.ranks, rows):
-        digest.update(array.tobytes())
+    told += [found.users, found.items, found.scores, found.ranks, rows]
     wanted = targets(known, cut.label, base, items)
     made = examples.make(WORDS, models, features, base, wanted, items, place.catalogue.available, moment, 3)
-    for array in (wanted.users, wanted.items, made.rows, made.labels, made.groups):
+    told += [wanted.users, wanted.items, made.rows, made.labels, made.groups]
+    for array in told:
         digest.update(array.tobytes())
     return digest.hexdigest()
 

@@ -40,6 +40,7 @@ LOG = "serve.log"
 END_S = 15.0  # from the first signal to the last process
 _START_S = 300.0
 _LOG_BYTES = 8 * 2**20
+_LOG_FILES = 12  # of replicas, the newest
 
 
 class ServeError(RuntimeError):
@@ -133,6 +134,8 @@ class _Run:
         began = time.monotonic()
         folder = _short_folder()
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        for old in sorted(self.log.parent.glob("replica-*.jsonl*"), key=lambda path: path.stat().st_mtime)[:-_LOG_FILES]:
+            old.unlink(missing_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         with self._signals(), self.log.open("ab") as log:

@@ -128,6 +128,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_the_end_of_input, args=(ended,), daemon=True, name="serve-input").start()
     prepare(deployment, folder)
+    os.environ.setdefault("FACTOTUM_LOG_DIR", str(home / "logs"))
 
     import ray
     from ray import serve

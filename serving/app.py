@@ -7,8 +7,11 @@ spread: Gateway replicas ask Recommender replicas through a handle; the two scal
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import Mapping
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ NAME = "factotum"
 GATEWAY = "Gateway"
 RECOMMENDER = "Recommender"
 LOOPBACK = "127.0.0.1"
+LOG_DIR = "FACTOTUM_LOG_DIR"
+_LOG_BYTES = 32 * 2**20
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 15.0
 
@@ -87,7 +92,7 @@ class RecommenderReplica:
 
     def __init__(self, home: Path, domains: tuple[str, ...], deployment: Deployment) -> None:
         _keep_to_loopback()
-        logs.setup()
+        _log()
         self._recommender: Recommender = recommender_alone(home, domains, deployment)
         self._starting: asyncio.Task[None] | None = None
 
@@ -119,7 +124,7 @@ class GatewayReplica:
         self, home: Path, domains: tuple[str, ...], deployment: Deployment, recommender: DeploymentHandle[Any] | None = None
     ) -> None:
         _keep_to_loopback()
-        logs.setup()
+        _log()
         asked = None if recommender is None else HandleRecommender(recommender)
         self._service = Service(home, domains, deployment, recommender=asked)
 
@@ -163,6 +168,20 @@ def _options(deployment: Deployment, count: int, most: int | None) -> Mapping[st
         "graceful_shutdown_wait_loop_s": 0.2,
         "ray_actor_options": {"num_cpus": replicas.cpus},
     }
+
+
+def _log() -> None:
+    """JSON lines to a file of this process in FACTOTUM_LOG_DIR, which is rotated; where that is not set, to standard error.
+
+    Not to `sys.stderr`: Ray Serve puts an object there that walks the whole stack for each line, a fifth of a short request's time.
+    """
+    logs.setup(stream=sys.__stderr__)
+    folder = os.environ.get(LOG_DIR)
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file = RotatingFileHandler(Path(folder) / f"replica-{os.getpid()}.jsonl", maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")
+        file.setFormatter(logs.JsonLines())
+        logging.getLogger("factotum").handlers[:] = [file]
 
 
 def _keep_to_loopback() -> None:

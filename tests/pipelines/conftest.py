@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from pipelines import cluster
+from tests.pipelines.small_run import small_run, whole_run
+
+__all__ = ["small_run", "whole_run"]
 
 
 @pytest.fixture(scope="session")

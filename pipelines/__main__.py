@@ -1,4 +1,5 @@
 """`factotum`: every verb of the house. Results go to stdout (as JSON with --json), progress to stderr.
+Long, because the table of contents of the whole house stands in one place; each verb only calls the file that does it.
 
 Exit codes: 0 done; 1 an unexpected failure; 2 the command line is wrong; 3 refused (data, configuration or state, the message
 says what and where); 4 the gate did not let a version through; 5 somebody else is at work, or a port is taken; 130 interrupted.
@@ -10,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -52,6 +53,7 @@ class Session:
     home: Path
     deployment: Deployment
     reporter: Reporter
+    quiet: bool
     as_json: bool
 
     def tell(self, result: Mapping[str, Any], lines: Callable[[], list[str]] | None = None) -> None:
@@ -63,7 +65,7 @@ class Session:
 
 def _session(home: Path, deployment: Path | None, quiet: bool, as_json: bool) -> Session:
     words = configs.load_deployment(deployment) if deployment else Deployment()
-    return Session(home.resolve(), words, Reporter(quiet, as_json), as_json)
+    return Session(home.resolve(), words, Reporter(quiet, as_json), quiet, as_json)
 
 
 # ------------------------------------------------------------------ the steps
@@ -225,13 +227,14 @@ def _called(domain: str) -> str:
 def _listening(session: Session, host: str | None, port: int | None) -> Session:
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     http = session.deployment.http.model_copy(update=changes)
-    return Session(session.home, session.deployment.model_copy(update={"http": http}), session.reporter, session.as_json)
+    return replace(session, deployment=session.deployment.model_copy(update={"http": http}))
 
 
 def _serve(session: Session, names: list[str]) -> None:
-    from pipelines.serve import serve as serve_until_interrupted
+    from pipelines.serve import become
 
-    raise typer.Exit(serve_until_interrupted(session.home, names, session.deployment, session.reporter))
+    session.reporter.close()
+    become(session.home, names, session.deployment, session.quiet, session.as_json)
 
 
 @application.command()
@@ -393,7 +396,7 @@ def schedule(
 @application.command()
 def bench(
     name: Annotated[str, typer.Argument(help="serve, batch or ingest")],
-    domain: Annotated[str, typer.Option(help="domain whose champion is measured")] = "anime",
+    domain: Annotated[str | None, typer.Option(help="domain whose champion is measured (default: the first that ships)")] = None,
     rows: Annotated[int, typer.Option(help="rows of the generated file (ingest)", min=1_000)] = 20_000_000,
     home: HomeDir = _HOME,
     quiet: Quiet = False,
@@ -403,7 +406,7 @@ def bench(
     from pipelines.bench import bench as measure
 
     session = _session(home, None, quiet, as_json)
-    session.tell(measure(name, configs.load(domain), rows, session.home, session.deployment, session.reporter))
+    session.tell(measure(name, configs.load(domain or configs.names()[0]), rows, session.home, session.deployment, session.reporter))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import click
 from configs import ConfigError
 from pipelines.ingest import IngestRefused
 from pipelines.publish import NotPromotedError
+from pipelines.serve import PortTakenError, ServeError
 from pipelines.sources.tables import SourceError
 from pipelines.steps import StepBusy
 from serving.storage.database import DatabaseAwayError
@@ -21,11 +22,19 @@ def exit_code(error: BaseException) -> int:
         return 2
     if isinstance(error, NotPromotedError):
         return GATE
-    if isinstance(error, StepBusy) or type(error).__name__ == "PortTakenError":
+    if isinstance(error, StepBusy | PortTakenError):
         return BUSY
     if isinstance(
         error,
-        ConfigError | SourceError | IngestRefused | BundleError | DatabaseAwayError | FileNotFoundError | FileExistsError | ValueError,
+        ConfigError
+        | SourceError
+        | IngestRefused
+        | BundleError
+        | DatabaseAwayError
+        | ServeError
+        | FileNotFoundError
+        | FileExistsError
+        | ValueError,
     ):
         return REFUSED
     return 1

@@ -26,7 +26,7 @@ import configs
 from configs.deployment import Deployment, Replicas
 from serving import logs
 from serving.api.application import create_app
-from serving.engine import FilterError
+from serving.filters import FilterError
 from serving.recommender import Ask, Recommender
 from serving.service import Service, recommender_alone
 from serving.slate import Slate

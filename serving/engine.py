@@ -1,7 +1,6 @@
 """Question -> Slate: candidates, rank, rerank, reasons. Pure Python: no Ray, no HTTP, no storage, no clock.
 
-The same object answers requests, is evaluated and scores in batch. It is immutable: a new item or a new bundle makes a new
-engine, and whoever holds the old one finishes with it.
+The same object answers requests, is evaluated and scores in batch. It is immutable: a new item or bundle makes a new engine.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.domain import Category, Domain, Tags
+from configs.domain import Domain
 from features.catalogue import Catalogue, Cell
 from features.compute import PairFeatures, attribute_vectors
 from features.state import Histories, Kinds, UserState
 from features.statistics import DAY_US, ItemStatistics
 from features.vocabulary import Vocabulary
 from serving import explain, rerank
+from serving.filters import Filters
 from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
 from training.contract import CandidateModel, Candidates, Evidence, FindsSimilar, PlacesNewItems
@@ -32,15 +32,6 @@ _log = logging.getLogger(__name__)
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60
-
-
-class FilterError(ValueError):
-    """A filter that the catalogue has no such attribute or word for; the message says what is allowed."""
-
-    def __init__(self, attribute: str, message: str, allowed: Sequence[str]) -> None:
-        super().__init__(message)
-        self.attribute = attribute
-        self.allowed = tuple(allowed)
 
 
 @dataclass(frozen=True)
@@ -113,11 +104,11 @@ class Engine:
 
     def check(self, filters: Mapping[str, Words | Range]) -> None:
         """Raises FilterError if the catalogue cannot answer one of them."""
-        self._parts.mask(filters)
+        self._parts.filters.mask(filters)
 
     def allowed(self, filters: Mapping[str, Words | Range]) -> NDArray[np.bool_]:
         """(items,) bool, read-only to the caller: available and allowed by every filter. Raises FilterError."""
-        return self._parts.mask(filters)
+        return self._parts.filters.mask(filters)
 
     def with_item(self, item: str, title: str, cells: Mapping[str, Cell], available: bool = True) -> Engine:
         """An engine that also knows this item, at once reachable by the sources that can place it.
@@ -154,59 +145,14 @@ class EngineParts:
         self._statistics = statistics.for_items(len(catalogue))
         self._features = PairFeatures(catalogue, self._statistics)
         self._vectors = attribute_vectors(catalogue)
+        self.filters = Filters(catalogue)
         self._kinds = Kinds.of(domain.events)
         self._popular = next(name for name, words in domain.candidates.items() if words.model == "popularity" and name in models)
         self.per_source = domain.ranker.candidates if domain.ranker is not None else _DEFAULT_PER_SOURCE
         order = np.lexsort((np.arange(len(catalogue)), -catalogue.prior().astype(np.float64), -self._statistics.recent.astype(np.float64)))
         self._fill_order = order.astype(np.int32)
-        self._masks: dict[str, NDArray[np.bool_]] = {}
 
     # ------------------------------------------------------------ which items may be shown
-
-    def mask(self, filters: Mapping[str, Words | Range]) -> NDArray[np.bool_]:
-        """(items,) bool: available and allowed by every filter. Raises FilterError."""
-        if not filters:
-            return self._catalogue.available
-        key = repr(sorted(filters.items(), key=lambda pair: pair[0]))
-        cached = self._masks.get(key)
-        if cached is not None:
-            return cached
-        allowed = self._catalogue.available.copy()
-        for name, wanted in filters.items():
-            allowed &= self._one_filter(name, wanted)
-        if len(self._masks) < 256:  # a bound: filters come from outside
-            self._masks[key] = allowed
-        return allowed
-
-    def _one_filter(self, name: str, wanted: Words | Range) -> NDArray[np.bool_]:
-        catalogue = self._catalogue
-        attribute = catalogue.schema.attributes.get(name)
-        if attribute is None:
-            raise FilterError(name, f"no attribute {name!r}", tuple(catalogue.schema.attributes))
-        if isinstance(wanted, Range):
-            if isinstance(attribute, Tags | Category):
-                raise FilterError(name, f"{name} holds words: give one or a list of them, not a range", ())
-            column = catalogue.number(name)
-            low, high = wanted.low if wanted.low is not None else -np.inf, wanted.high if wanted.high is not None else np.inf
-            return (column.values >= low) & (column.values <= high) & ~column.missing
-        if isinstance(attribute, Tags):
-            tags = catalogue.tags(name)
-            codes = self._codes(name, wanted, tags.words)
-            hit = np.isin(tags.codes, codes)
-            counted = np.concatenate([[0], np.cumsum(hit)])
-            return counted[tags.indptr[1:]] > counted[tags.indptr[:-1]]
-        if isinstance(attribute, Category):
-            category = catalogue.category(name)
-            return np.isin(category.codes, self._codes(name, wanted, category.words))
-        raise FilterError(name, f"{name} is a number: give a range {{low, high}}", ())
-
-    @staticmethod
-    def _codes(name: str, wanted: Words, words: tuple[str, ...]) -> list[int]:
-        by_folded = {word.casefold(): code for code, word in enumerate(words)}
-        unknown = [word for word in wanted if word.casefold() not in by_folded]
-        if unknown:
-            raise FilterError(name, f"no {name} {unknown[0]!r}", words)
-        return [by_folded[word.casefold()] for word in wanted]
 
     # ------------------------------------------------------------ candidates and rank
 
@@ -218,7 +164,7 @@ class EngineParts:
         items = len(self._catalogue)
         states = [question.state for question in questions]
         now = questions[0].now
-        masks = [self.mask(question.filters) for question in questions]
+        masks = [self.filters.mask(question.filters) for question in questions]
         allowed = masks[0] if all(mask is masks[0] for mask in masks) else np.stack(masks)
         excluded = [_also(question.state.excluded, question.exclude) for question in questions]
         budget = min((question.budget_s for question in questions if question.budget_s is not None), default=None)

@@ -14,8 +14,9 @@ import configs
 from configs.deployment import Deployment
 from configs.domain import Domain
 from serving.cache import Cache
-from serving.engine import Engine, FilterError
+from serving.engine import Engine
 from serving.fallback import PART, Fallback
+from serving.filters import FilterError
 from serving.live import Live, NotReadyError
 from serving.metrics import Metrics, Noticeboard
 from serving.recommender import Ask, LocalRecommender, Recommender

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from serving.engine import FilterError
+from serving.filters import FilterError
 from serving.live import NotReadyError
 from serving.storage.database import DatabaseAwayError
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from features.compute import attribute_vectors
 from features.state import UserState
-from serving.engine import Engine, FilterError
+from serving.engine import Engine
+from serving.filters import FilterError
 from serving.slate import Question, Range, Slate, Words
 from tests.serving.small_world import GENRES, ITEMS, MOMENT, PEOPLE, SmallWorld
 from training import bundle, metrics

@@ -17,6 +17,7 @@ from configs.domain import Domain, Job
 from pipelines.steps import Reporter, write_json
 
 _END_S = 10.0
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
 def command(job: Job, domain: str, data: Path | None, home: Path, deployment: Path | None = None) -> list[str]:
@@ -34,10 +35,38 @@ def upcoming(domains: Sequence[Domain], now: datetime) -> list[tuple[datetime, s
     out = []
     for domain in domains:
         for name, job in domain.schedule.items():
-            when = CronTrigger.from_crontab(job.cron, timezone=UTC).get_next_fire_time(None, now)
+            when = trigger(job.cron).get_next_fire_time(None, now)
             if when is not None:
                 out.append((when, domain.name, name))
     return sorted(out)
+
+
+def trigger(cron: str) -> CronTrigger:
+    """The times (UTC) of a cron expression, with cron's days of the week: 0 and 7 are Sunday (APScheduler's own reading begins with
+    Monday). Where a day of the month and a day of the week are both named, both have to fit. Raises ValueError."""
+    minute, hour, day, month, weekday = cron.split()
+    return CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=UTC)
+
+
+def _weekdays(field: str) -> str:
+    """A cron field of days as names, which mean the same everywhere: "1-5" -> "mon,tue,wed,thu,fri"."""
+
+    def number(word: str) -> int:
+        at = _DAYS.index(word.lower()) if word.lower() in _DAYS else int(word) if word.isdecimal() else 8
+        if at > 7:
+            raise ValueError(f"day of the week {field!r}: allowed are 0 to 7, {', '.join(_DAYS)}, ranges, steps and lists of them")
+        return at
+
+    chosen: set[int] = set()
+    for part in field.split(","):
+        days, _, step = part.partition("/")
+        first, dash, last = ("0-6" if days == "*" else days).partition("-")
+        low = number(first)
+        high = number(last) if dash else 6 if step else low
+        if low > high or (step and not (step.isdecimal() and int(step))):
+            raise ValueError(f"day of the week {field!r}: {part!r} holds no day")
+        chosen |= {day % 7 for day in range(low, high + 1, int(step or 1))}
+    return ",".join(_DAYS[day] for day in sorted(chosen)) if len(chosen) < 7 else "*"
 
 
 class Schedule:
@@ -58,7 +87,7 @@ class Schedule:
             for name, job in domain.schedule.items():
                 self._scheduler.add_job(
                     self._run,
-                    CronTrigger.from_crontab(job.cron, timezone=UTC),
+                    trigger(job.cron),
                     args=(domain.name, name, command(job, called, data, home, deployment)),
                     id=f"{domain.name}.{name}",
                     coalesce=True,

@@ -1,4 +1,4 @@
-"""One tiny run of everything, shared by the tests of the pipelines: a sample of 300 people and 80 titles, sources that learn in a second."""
+"""One tiny run of everything, shared by the tests of the pipelines: a sample of 300 people and 80 titles, sources quick to learn."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pipelines.publish import publish
 from pipelines.recorded import live_events, recorded
 from pipelines.run import events_through, run, sample_of, tables_of
 from pipelines.steps import Reporter
-from pipelines.train import open_trained, train
+from pipelines.train import Round, open_trained, train
 from serving.engine import Engine
 from serving.slate import Question
 from serving.storage.database import Database, address
@@ -94,8 +94,9 @@ def test_the_report_is_what_the_engine_answers(whole_run: SmallRun) -> None:
 
 def test_nothing_of_the_test_window_was_known(whole_run: SmallRun) -> None:
     trained = open_trained(whole_run.step("train"), whole_run.domain, whole_run.home)
-    for which in ("base", "known"):
-        part = trained.part(which)  # type: ignore[arg-type]
+    rounds: tuple[Round, ...] = ("base", "known")
+    for which in rounds:
+        part = trained.part(which)
         assert part.histories.times.max() < part.moment
     assert trained.part("known").moment == trained.split.test_moment
 

@@ -5,7 +5,6 @@ The same object answers requests, is evaluated and scores in batch. It is immuta
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -24,11 +23,9 @@ from serving import explain, rerank
 from serving.filters import Filters
 from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
-from training.contract import CandidateModel, Candidates, Evidence, FindsSimilar, PlacesNewItems
+from training.contract import CandidateModel, Candidates, FindsSimilar, PlacesNewItems
 from training.ranker import Ranker
 from training.retrieval import feature_rows, retrieve
-
-_log = logging.getLogger(__name__)
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60
@@ -300,9 +297,7 @@ class EngineParts:
         rows, at = ranking.items[shown.positions], ranking.at[shown.positions]
         ranks = np.zeros((len(rows), len(candidates.sources)), dtype=np.int16)
         ranks[at >= 0] = candidates.ranks[at[at >= 0]]
-        evidence: list[dict[str, Evidence]] = [{} for _ in rows]
-        if question.reasons:
-            self._gather_evidence(evidence, question.state, candidates.sources, rows, ranks)
+        evidence = explain.gather(self._models, question, candidates.sources, rows, ranks)
         contributed: NDArray[np.float64] | None = None
         if question.explain and ranked.rows is not None and self._ranker is not None:
             contributed = np.zeros((len(rows), len(self._ranker.names) + 1))
@@ -333,22 +328,6 @@ class EngineParts:
                 )
             )
         return tuple(out)
-
-    def _gather_evidence(
-        self, into: list[dict[str, Evidence]], state: UserState, sources: tuple[str, ...], rows: NDArray[np.int32], ranks: NDArray[np.int16]
-    ) -> None:
-        for column, source in enumerate(sources):
-            places = np.flatnonzero(ranks[:, column] > 0)
-            if not len(places):
-                continue
-            try:
-                told = self._models[source].because(state, rows[places])
-            except Exception:  # an answer without one source's reasons is better than none
-                _log.exception("source %s cannot say why", source)
-                continue
-            for place, said in zip(places, told, strict=True):
-                if said is not None:
-                    into[place][source] = said
 
     def _title(self, item: str) -> str:
         row = self._catalogue.row(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -10,10 +11,33 @@ from numpy.typing import NDArray
 
 from configs.domain import Items
 from features.catalogue import Catalogue
-from serving.slate import Reason
-from training.contract import Evidence
+from serving.slate import Question, Reason
+from training.contract import CandidateModel, Evidence
 
 MOST_REASONS = 4
+_log = logging.getLogger(__name__)
+
+
+def gather(
+    models: Mapping[str, CandidateModel], question: Question, sources: Sequence[str], rows: NDArray[np.int32], ranks: NDArray[np.int16]
+) -> list[dict[str, Evidence]]:
+    """What each source that brought an item says of it: one dict an item. `ranks` (items, sources), 0 = did not bring it."""
+    told: list[dict[str, Evidence]] = [{} for _ in rows]
+    if not question.reasons:
+        return told
+    for column, source in enumerate(sources):
+        places = np.flatnonzero(ranks[:, column] > 0)
+        if not len(places):
+            continue
+        try:
+            because = models[source].because(question.state, rows[places], question.explain)
+        except Exception:  # an answer without one source's reasons is better than none
+            _log.exception("source %s cannot say why", source)
+            continue
+        for place, said in zip(places, because, strict=True):
+            if said is not None:
+                told[place][source] = said
+    return told
 
 
 def reasons(

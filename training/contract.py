@@ -65,8 +65,9 @@ class CandidateModel(Protocol):
         -inf where it has nothing to say. A caller may write into what it gets."""
         ...
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
-        """Its own evidence for each of these items (rows < m), None where it has none."""
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
+        """Its own evidence for each of these items (rows < m), None where it has none. `thorough`: it may take milliseconds for
+        better evidence (an explanation was asked for); most sources have only one kind, and it changes nothing."""
         ...
 
     def save(self, directory: Path) -> None:

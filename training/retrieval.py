@@ -77,23 +77,17 @@ def top(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     fewer than k values above -inf."""
     n, m = table.shape
     k = min(k, m)
+    out = np.full((n, k), -1, dtype=np.int32)
     if k == 0:
-        return np.empty((n, 0), dtype=np.int32)
-    chosen = np.argpartition(table, m - k, axis=1)[:, m - k :] if k < m else np.broadcast_to(np.arange(m), (n, m)).copy()
-    values = np.take_along_axis(table, chosen, axis=1)
-    if k < m:
-        # argpartition picks any of several equal values at the border: put the smallest columns there instead.
-        border = values.min(axis=1)
-        for row in np.flatnonzero((table == border[:, None]).sum(axis=1) > (values == border[:, None]).sum(axis=1)):
-            if np.isneginf(border[row]):
-                continue
-            above = chosen[row][values[row] > border[row]]
-            equal = np.flatnonzero(table[row] == border[row])[: k - len(above)]
-            chosen[row] = np.concatenate([above, equal])
-        values = np.take_along_axis(table, chosen, axis=1)
-    order = np.lexsort((chosen, -values), axis=1)
-    out = np.take_along_axis(chosen, order, axis=1).astype(np.int32)
-    out[np.isneginf(np.take_along_axis(values, order, axis=1))] = -1
+        return out
+    border = np.partition(table, m - k, axis=1)[:, m - k]  # the k-th largest of each row
+    kept = np.flatnonzero((table >= border[:, None]) & (table > -np.inf))
+    rows, columns = np.divmod(kept, m)
+    order = np.lexsort((columns, -table.ravel()[kept], rows))
+    rows, columns = rows[order], columns[order]
+    place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(n))[rows]
+    best = place < k  # more than k where several are equal to the k-th: the smaller columns stay
+    out[rows[best], place[best]] = columns[best]
     return out
 
 

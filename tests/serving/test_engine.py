@@ -407,7 +407,7 @@ class Failing:
             raise RuntimeError("the arrays are gone")
         return self._model.scores(states, now)
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         raise RuntimeError("the arrays are gone")
 
     def fit(self, data: object, progress: object = None) -> None:

@@ -95,7 +95,7 @@ class Als:
         table[nobody] = -np.inf
         return table
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         """The person's item that adds most to the score: it is the sum over their items j of c_j y_i A^-1 y_j (section 5 of
         the paper). `value` is that addend."""
         system = self._system(state)

@@ -82,7 +82,7 @@ class Clusters:
                 table[row, self._items[cluster][some]] = self._shares[cluster][some]
         return table
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         """The share of the cluster's people who took the item."""
         cluster = self._cluster(state)
         if cluster is None:

@@ -125,7 +125,7 @@ class Content:
         table[nobody] = -np.inf
         return table
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         """The word that adds most to the score; or, where the title adds more than any word, the person's item that is most
         alike (`value` is then their cosine)."""
         profile = self.profile(state)

@@ -55,7 +55,7 @@ class Neighbours:
         table[table == 0.0] = -np.inf
         return table
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         """The person's item that adds most; `value` is what it adds."""
         rows, weights = recent(state, len(self._rows), self.config.history)
         if not len(rows):

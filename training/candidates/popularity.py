@@ -76,7 +76,7 @@ class Popularity:
                     matches[bearers] += 1.0
         return np.minimum(matches, np.float32(MOST_MATCHES), out=matches)
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         """A word the person named and the item bears; else how many people chose it; else the catalogue's own count, with
         the name of that attribute as `feature`."""
         return [self._evidence(state, int(item)) for item in items]

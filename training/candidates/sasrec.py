@@ -108,17 +108,22 @@ class Sasrec:
         return hidden
 
     @torch.inference_mode()
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
-        """The person's item without which the score would be lowest; `value` is by how much it falls. Tried are LEFT_OUT items:
-        the last ones where there is an order, else those whose embeddings are nearest to the items asked about."""
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
+        """The person's item whose embedding is nearest; `value` is their product. `thorough`: the item without which the score
+        would be lowest; `value` is then by how much it falls. Tried are LEFT_OUT items: the last ones where there is an order,
+        else those whose embeddings are nearest to the items asked about."""
         rows = self._rows(state)
         if not len(rows):
             return [None] * len(items)
         network = self._fitted()
         wanted = network.items.weight[torch.from_numpy(items.astype(np.int64))]
-        if len(rows) == 1:
-            alike = (wanted @ network.items.weight[int(rows[0])]).numpy()
-            return [Evidence("item", float(value), item=int(rows[0])) if value > 0 else None for value in alike]
+        if not thorough or len(rows) == 1:
+            alike = (network.items.weight[torch.from_numpy(rows)] @ wanted.T).numpy()  # (history, items)
+            nearest = alike.argmax(axis=0)
+            return [
+                Evidence("item", float(alike[at, column]), item=int(rows[at])) if alike[at, column] > 0 else None
+                for column, at in enumerate(nearest)
+            ]
         if self._ordered:
             places = np.arange(max(0, len(rows) - LEFT_OUT), len(rows))
         else:

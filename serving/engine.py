@@ -299,7 +299,8 @@ class EngineParts:
         ranks[at >= 0] = candidates.ranks[at[at >= 0]]
         evidence = explain.gather(self._models, question, candidates.sources, rows, ranks)
         contributed: NDArray[np.float64] | None = None
-        if question.explain and ranked.rows is not None and self._ranker is not None:
+        ranked_by_model = ranked.rows is not None and len(question.state.positives) > 0  # a newcomer's order is the popular source's own
+        if question.explain and ranked_by_model and ranked.rows is not None and self._ranker is not None:
             contributed = np.zeros((len(rows), len(self._ranker.names) + 1))
             if (at >= 0).any():
                 contributed[at >= 0] = self._ranker.contributions(ranked.rows[at[at >= 0]])

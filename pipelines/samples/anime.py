@@ -66,6 +66,7 @@ def make(directory: Path, users: int, items: int, seed: int) -> Truth:
     hidden = chance.normal(0.0, 1.0, (_CIRCLES, items))
     truth = Truth(franchise, part, genres, circle, taste.astype(np.float32), hidden.astype(np.float32))
     ids = np.cumsum(chance.integers(1, 9, items))  # with gaps, as in life
+    ids -= ids[0] - 1  # the first is 1, which the brief's own calls ask about
     rows = _events(truth, fame, kind, ids, chance)
     quality = 6.8 + 0.8 * chance.normal(size=items) + 0.25 * np.log1p(fame)
     _write_items(directory / "anime.csv", titles, truth, kind, ids, fame, quality, chance)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 import ray
 from ray import tune
@@ -47,6 +47,7 @@ def search(
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # a trial that ended so long before a kill is not run again; Ray's own is 10 s
     logging.getLogger("optuna").setLevel(logging.WARNING)
 
     def trial(words: dict[str, Any]) -> None:
@@ -74,9 +75,13 @@ def search(
                 search_alg=ConcurrencyLimiter(optuna, max_concurrent=at_once),
                 scheduler=ASHAScheduler(max_t=100, grace_period=2, reduction_factor=2),
             ),
-            run_config=tune.RunConfig(name=directory.name, storage_path=str(directory.parent), verbose=0, callbacks=[_Told(told)]),
+            run_config=tune.RunConfig(name=directory.name, storage_path=str(directory.parent), verbose=0, callbacks=[_Told()]),
         )
-    results = tuner.fit()
+    _Told.listener = told
+    try:
+        results = tuner.fit()
+    finally:
+        _Told.listener = None
     trials = []
     for result in (results[position] for position in range(len(results))):
         metrics = result.metrics or {}
@@ -93,8 +98,17 @@ def search(
 
 
 class _Told(tune.Callback):
-    def __init__(self, told: Callable[[int, float | None], None]) -> None:
-        self._told, self._finished, self._best = told, 0, None
+    """Ray writes it down with the search, and a terminal cannot be written down: whom it tells is kept beside it."""
+
+    listener: ClassVar[Callable[[int, float | None], None] | None] = None  # of the search under way in this process
+
+    def __init__(self) -> None:
+        self._finished = 0
+        self._best: float | None = None
+
+    def _told(self, finished: int, best: float | None) -> None:
+        if _Told.listener is not None:
+            _Told.listener(finished, best)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         score = (trial.last_result or {}).get(METRIC)

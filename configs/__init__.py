@@ -19,6 +19,20 @@ class ConfigError(ValueError):
     """A configuration that cannot be used: the message holds the file, the place in it, and what is allowed."""
 
 
+class _Once(yaml.SafeLoader):
+    """YAML itself lets a second mention of a word silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known: set[Any] = set()
+        for key, _ in node.value:
+            word = self.construct_object(key, deep=True)
+            if isinstance(word, str | int) and word in known and word != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"{word!r} stands twice", key.start_mark)
+            if isinstance(word, str | int):
+                known.add(word)
+        return dict(super().construct_mapping(node, deep))
+
+
 def names(folder: Path | None = None) -> tuple[str, ...]:
     """Names of the domains that have a YAML in `folder` (default: the ones that ship), sorted."""
     return tuple(sorted(path.stem for path in (folder or _HERE).glob("*.yaml")))
@@ -44,7 +58,7 @@ def load_deployment(path: Path) -> Deployment:
 
 def _checked(word: type[_Word], path: Path, defaults: dict[str, Any]) -> _Word:
     try:
-        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if text is None:
@@ -58,7 +72,7 @@ def _checked(word: type[_Word], path: Path, defaults: dict[str, Any]) -> _Word:
     except ValidationError as error:
         lines = [
             f"  {'.'.join(str(part) for part in fault['loc']) or '(top)'}: {fault['msg']}"
-            + (f", got {fault['input']!r}" if fault["type"] != "missing" else "")
+            + (f", got {fault['input']!r:.200}" if fault["type"] != "missing" and fault["loc"] else "")
             for fault in error.errors(include_url=False)
         ]
         raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error

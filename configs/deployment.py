@@ -27,7 +27,7 @@ class Replicas(Word):
     layout: Literal["packed", "spread"] = "packed"
     gateways: Annotated[int, Field(ge=1, le=1_000)] = 2
     recommenders: Annotated[int, Field(ge=1, le=1_000)] = 2
-    most_gateways: Annotated[int, Field(ge=1, le=1_000)] | None = None  # Ray adds replicas up to here under load; none: as many as said above
+    most_gateways: Annotated[int, Field(ge=1, le=1_000)] | None = None  # Ray adds replicas up to here under load; none: no more
     most_recommenders: Annotated[int, Field(ge=1, le=1_000)] | None = None
     busy: Positive = 16.0  # requests under way at a replica, on average, above which one more is started
     cpus: Annotated[float, Field(ge=0.0)] = 0.5  # reserved for each replica

@@ -373,7 +373,8 @@ class Domain(Word):
                 raise ValueError(f"search: {source!r} is neither a source ({', '.join(self.candidates)}) nor the ranker")
             for word in search.words:
                 if word not in type(model).model_fields or word == "model":
-                    raise ValueError(f"search.{source}: {word!r} is not a word of it; allowed are {', '.join(sorted(type(model).model_fields))}")
+                    allowed = ", ".join(sorted(set(type(model).model_fields) - {"model"}))
+                    raise ValueError(f"search.{source}: {word!r} is not a word of it; allowed are {allowed}")
         known = {"popular", "similar", *self.candidates}
         for call in self.calls:
             if call.answers not in known:

@@ -404,9 +404,11 @@ def bench(
 ) -> None:
     """Measures speed and memory on this machine, and writes the machine beside the figures."""
     from pipelines.bench import bench as measure
+    from pipelines.bench_serve import table as serving_table
 
     session = _session(home, None, quiet, as_json)
-    session.tell(measure(name, configs.load(domain or configs.names()[0]), rows, session.home, session.deployment, session.reporter))
+    figures = measure(name, configs.load(domain or configs.names()[0]), rows, session.home, session.deployment, session.reporter)
+    session.tell(figures, (lambda: serving_table(figures)) if name == "serve" else None)
 
 
 def main() -> None:

@@ -54,8 +54,9 @@ class Filters:
             if isinstance(attribute, Tags | Category):
                 raise FilterError(name, f"{name} holds words: give one or a list of them, not a range", ())
             column = catalogue.number(name)
+            values = column.values.astype(np.float64)  # a bound is not rounded to the width of the column
             low, high = wanted.low if wanted.low is not None else -np.inf, wanted.high if wanted.high is not None else np.inf
-            return (column.values >= low) & (column.values <= high) & ~column.missing
+            return (values >= low) & (values <= high) & ~column.missing
         if isinstance(attribute, Tags):
             tags = catalogue.tags(name)
             codes = self._codes(name, wanted, tags.words)

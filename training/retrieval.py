@@ -46,6 +46,7 @@ def retrieve(
     outside = [state.excluded for state in states] if excluded is None else excluded
     rows = np.repeat(np.arange(n), [len(part) for part in outside])
     columns = np.concatenate(outside) if len(outside) else np.empty(0, dtype=np.int32)
+    forbidden = np.flatnonzero(~allowed) if allowed is not None and allowed.ndim == 1 else None  # once, not once a source
     tables: list[NDArray[np.float32]] = []
     best: list[NDArray[np.int32]] = []
     names: list[str] = []
@@ -62,8 +63,10 @@ def retrieve(
             _log.exception("source %s failed", name)
             failed.append(name)
             continue
-        if allowed is not None:
-            table[~np.broadcast_to(allowed, table.shape)] = -np.inf
+        if forbidden is not None:
+            table[:, forbidden] = -np.inf
+        elif allowed is not None:
+            table[~allowed] = -np.inf
         table[rows, columns] = -np.inf
         tables.append(table)
         best.append(top(table, k))

@@ -43,7 +43,7 @@ Lists = list[NDArray[np.int32]]
 
 def evaluate(domain: Domain, train_dir: Path, home: Path, reporter: Reporter) -> Path:
     """Writes report.json into the step's directory and returns that. Raises ValueError if nobody took anything new in the
-    test window."""
+    test window, or if a source cannot answer."""
     mark = fingerprint(_CODE, upstream(train_dir), domain.split.model_dump(mode="json"), domain.serving.model_dump(mode="json"))
     reporter.step("evaluate")
     with Step(home / domain.name / "evaluate" / mark) as step:
@@ -71,7 +71,7 @@ def measure(domain: Domain, trained: Trained, reporter: Reporter) -> dict[str, A
     wanted = targets(features.histories, trained.split.test, part.histories, items).sample(domain.split.users, domain.split.seed)
     if not len(wanted.users):
         raise ValueError("nobody took anything new in the test window: there is nothing to measure")
-    statistics = statistics_of(part, features.catalogue)
+    statistics = statistics_of(domain, part, features.catalogue)
     models = trained.models(domain, "known")
     mode = (
         TWO_STAGE if trained.ranker is not None else next(name for name, words in domain.candidates.items() if words.model == "popularity")
@@ -89,6 +89,8 @@ def measure(domain: Domain, trained: Trained, reporter: Reporter) -> dict[str, A
             for person in people
         ]
         ranked = parts.rank(questions) if trained.ranker else parts.rank_sources(questions)
+        if ranked.candidates.failed:
+            raise ValueError(f"sources failed while being measured: {', '.join(ranked.candidates.failed)}")
         bounds = np.searchsorted(ranked.candidates.users, np.arange(len(questions) + 1))
         for position, person in enumerate(people):
             took = wanted.of(person)

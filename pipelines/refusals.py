@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import click
+from typer.exceptions import TyperException
 
 from configs import ConfigError
 from pipelines.ingest import IngestRefused
@@ -18,7 +18,7 @@ REFUSED, GATE, BUSY = 3, 4, 5
 
 def exit_code(error: BaseException) -> int:
     """2 wrong command line, 3 refused, 4 held back by the gate, 5 busy, 1 anything nobody foresaw."""
-    if isinstance(error, click.ClickException):
+    if isinstance(error, TyperException):
         return 2
     if isinstance(error, NotPromotedError):
         return GATE

@@ -37,7 +37,7 @@ class Fixed:
         self.asked += 1
         return self.table[[len(state) for state in states]].copy()
 
-    def because(self, state: UserState, items: NDArray[np.int32]) -> list[Evidence | None]:
+    def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         return [None] * len(items)
 
     def save(self, directory: Path) -> None:

@@ -178,7 +178,8 @@ class Split(Word):
 
 class PopularityModel(Word):
     model: Literal["popularity"]
-    half_life_days: Positive | None = 90.0  # an event's weight halves in so many days; none: all count alike
+    half_life_days: Positive | Literal["auto"] | None = "auto"  # an event's weight halves in so many days; none: all count alike;
+    # auto: what best foresees the last tenth of the events learnt from
 
 
 class ContentModel(Word):

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from configs.domain import Domain
+from configs.domain import Domain, PopularityModel
 from features.catalogue import Catalogue
 from features.compute import PairFeatures
 from features.state import Histories
@@ -28,15 +28,15 @@ from pipelines.featurize import Features
 from pipelines.featurize import load as load_features
 from pipelines.steps import DONE, Reporter, Step, fingerprint, upstream, write_json
 from training import build, examples
+from training.candidates.popularity import statistics_as_of
 from training.contract import CandidateModel, TrainingData
 from training.ranker import Ranker
 from training.retrieval import feature_names
 from training.split import Split, split, targets
 
 Round = Literal["base", "known", "all"]
-_FITS = 2  # raise it when a change in a model makes earlier fits worthless
+_FITS = 3  # raise it when a change in a model makes earlier fits worthless
 _CODE = 3  # raise it when a change here makes earlier trainings worthless
-_HALF_LIFE = 90.0
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ def part_of(features: Features, cut: Split, which: Round) -> Part:
     return Part(features.histories, features.moment + 1)
 
 
-def statistics_of(part: Part, catalogue: Catalogue) -> ItemStatistics:
-    return ItemStatistics.as_of(part.histories, len(catalogue), part.moment, _HALF_LIFE)
+def statistics_of(domain: Domain, part: Part, catalogue: Catalogue) -> ItemStatistics:
+    """Counts as of a round's moment, fading as the domain's popular source says."""
+    words = next(words for words in domain.candidates.values() if isinstance(words, PopularityModel))
+    return statistics_as_of(words, part.histories, len(catalogue), part.moment)
 
 
 def train(domain: Domain, features_dir: Path, home: Path, reporter: Reporter) -> Path:
@@ -217,7 +219,7 @@ def _fit_ranker(
     assert domain.ranker is not None
     part = part_of(features, cut, "base")
     models = {name: build.load(domain.candidates[name], path / "model") for name, path in units.items()}
-    pairs = PairFeatures(features.catalogue, statistics_of(part, features.catalogue))
+    pairs = PairFeatures(features.catalogue, statistics_of(domain, part, features.catalogue))
     wanted = targets(features.histories, cut.label, part.histories, len(features.catalogue))
     seed = domain.split.seed
     try:

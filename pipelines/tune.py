@@ -118,7 +118,7 @@ def _ranker_scores(domain: Domain, train_dir: Path, home: Path, tried: Mapping[s
     trained = open_trained(train_dir, domain, home)
     part, features = trained.part("base"), trained.features
     models = trained.models(domain, "base")
-    pairs = PairFeatures(features.catalogue, statistics_of(part, features.catalogue))
+    pairs = PairFeatures(features.catalogue, statistics_of(domain, part, features.catalogue))
     wanted = targets(features.histories, trained.split.label, part.histories, len(features.catalogue)).sample(
         2 * _MOST_PEOPLE, domain.split.seed
     )

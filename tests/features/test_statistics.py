@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from features.state import NO_TIME, Histories, histories
 from features.statistics import ItemStatistics
-from tests.worlds import DAY, KINDS, START
+from tests.worlds import DAY, KINDS, START, World, checkerboard, genres, world
 
 
 def of(events: list[tuple[int, int, str, float, int]], ordered: bool = True) -> Histories:
@@ -87,3 +88,32 @@ def test_a_larger_catalogue_and_a_round_trip(tmp_path: Path) -> None:
     assert opened.moment == more.moment
     for name in ("takers", "recent", "liking"):
         np.testing.assert_array_equal(getattr(opened, name), getattr(more, name))
+
+
+def _drifting(speed_days: float) -> World:
+    """Item i is taken by twenty people within a while of `speed_days`, then item i + 1 by the next twenty, and so on."""
+    place = world(["Any"] * 20, [[row] for row in range(20) for _ in range(20)])
+    times = START + (np.arange(400) * speed_days * DAY / 20).astype(np.int64)
+    return replace(place, histories=replace(place.histories, times=times), now=int(times[-1]) + 1)
+
+
+def test_the_half_life_follows_how_fast_tastes_drift() -> None:
+    fast, slow = (ItemStatistics.best_half_life(place.histories, 20, place.now) for place in (_drifting(1.0), _drifting(60.0)))
+    assert fast is not None
+    assert slow is not None
+    assert fast < slow
+
+
+def test_a_half_life_is_not_chosen_from_what_comes_later() -> None:
+    place = _drifting(1.0)
+    moment = int(place.histories.times[300])
+    altered = place.histories.items.copy()
+    altered[300:] = 0
+    later = replace(place.histories, items=altered)
+    assert ItemStatistics.best_half_life(place.histories, 20, moment) == ItemStatistics.best_half_life(later, 20, moment)
+
+
+def test_without_times_or_events_all_count_alike() -> None:
+    unordered = checkerboard(ordered=False)
+    assert ItemStatistics.best_half_life(unordered.histories, 40, unordered.now) is None
+    assert ItemStatistics.best_half_life(genres().histories, 12, genres().now) is None

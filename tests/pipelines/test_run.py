@@ -76,7 +76,7 @@ def test_the_report_is_what_the_engine_answers(whole_run: SmallRun) -> None:
     parts = EngineParts(
         domain,
         trained.features.catalogue,
-        statistics_of(part, trained.features.catalogue),
+        statistics_of(domain, part, trained.features.catalogue),
         trained.models(domain, "known"),
         trained.ranker,
         "two-stage",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from configs.domain import Category, Number, PopularityModel, Tags
 from features.catalogue import Catalogue
-from features.state import UserState
+from features.state import Histories, UserState
 from features.statistics import ItemStatistics
 from training import folder
 from training.contract import Evidence, Progress, TrainingData
@@ -50,7 +50,7 @@ class Popularity:
         halving every `half_life_days` where there are times. Raises ValueError for an empty catalogue."""
         if not len(data.catalogue):
             raise ValueError("the catalogue is empty: there is nothing to recommend")
-        counted = ItemStatistics.as_of(data.histories, len(data.catalogue), data.now, self.config.half_life_days)
+        counted = statistics_as_of(self.config, data.histories, len(data.catalogue), data.now)
         self._recent, self._takers = counted.recent, counted.takers
         self._open(data.catalogue)
         if progress is not None:
@@ -122,6 +122,14 @@ class Popularity:
         model._bearers = {(a, w): flat[indptr[i] : indptr[i + 1]] for i, (a, w) in enumerate(document["words"])}
         model._shares = shares(model._recent, model._prior)
         return model
+
+
+def statistics_as_of(config: PopularityModel, histories: Histories, items: int, moment: int) -> ItemStatistics:
+    """Counts as of a moment with the half-life that the configuration says, or, for `auto`, that the data say."""
+    half_life = config.half_life_days
+    if half_life == "auto":
+        half_life = ItemStatistics.best_half_life(histories, items, moment)
+    return ItemStatistics.as_of(histories, items, moment, half_life)
 
 
 def shares(recent: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -91,21 +91,18 @@ def split_contributions(
 
 def sentence(why: Sequence[Reason], title_of: Callable[[str], str], schema: Items, language: Literal["en", "ru"]) -> str | None:
     """One sentence from the strongest reasons that speak for the item; None where there is nothing to say."""
-    said: list[str] = []
-    phrases = _ENGLISH if language == "en" else _RUSSIAN
-    for reason in why:
-        if reason.sign < 0 or reason.kind == "feature" or len(said) == 2:
-            continue
-        text = phrases[reason.kind](reason, title_of, schema)
-        if text and text not in said:
-            said.append(text)
-    if not said:
-        return None
-    joined = (" and " if language == "en" else " и ").join(said)
-    return joined[0].upper() + joined[1:] + "."
+    english = language == "en"
+    phrases, joint, quoted = (_ENGLISH, " and ", "“{}”") if english else (_RUSSIAN, " и ", "«{}»")
+    speaking = [reason for reason in why if reason.sign >= 0 and reason.kind != "feature"][:2]
+    titles = joint.join(quoted.format(title_of(reason.item or "")) for reason in speaking if reason.kind == "item")
+    known = f"it goes with {titles}, which you know" if english else f"подходит к тому, что вы знаете: {titles}"
+    # Titles stand together in one phrase, where the first of them stands.
+    said = dict.fromkeys(known if reason.kind == "item" else phrases[reason.kind](reason, schema) for reason in speaking)
+    text = joint.join(said)
+    return text[0].upper() + text[1:] + "." if text else None
 
 
-Phrase = Callable[[Reason, Callable[[str], str], Items], str]
+Phrase = Callable[[Reason, Items], str]
 
 
 def _attribute(reason: Reason, schema: Items) -> str:
@@ -115,28 +112,24 @@ def _attribute(reason: Reason, schema: Items) -> str:
 
 
 _ENGLISH: Mapping[str, Phrase] = {
-    "item": lambda reason, title, schema: f"it goes with “{title(reason.item or '')}”, which you know",
-    "attribute": lambda reason, title, schema: f"it shares {_attribute(reason, schema)} with what you like",
-    "popular": lambda reason, title, schema: (
+    "attribute": lambda reason, schema: f"it shares {_attribute(reason, schema)} with what you like",
+    "popular": lambda reason, schema: (
         f"it is known for {_attribute(reason, schema)}"  # the catalogue's own count: nobody here was seen choosing it
         if reason.feature
         else f"{reason.value:,.0f} people chose it"
         if reason.value >= 1
         else "many people know it"
     ),
-    "cluster": lambda reason, title, schema: f"{min(reason.value, 1.0):.0%} of people with a taste like yours chose it",
-    "new": lambda reason, title, schema: f"it is new among the {schema.nouns}",
+    "cluster": lambda reason, schema: f"{min(reason.value, 1.0):.0%} of people with a taste like yours chose it",
+    "new": lambda reason, schema: f"it is new among the {schema.nouns}",
 }
 _RUSSIAN: Mapping[str, Phrase] = {
-    "item": lambda reason, title, schema: f"подходит к «{title(reason.item or '')}», которое вы знаете",
-    "attribute": lambda reason, title, schema: (
-        f"общее с тем, что вам нравится: {(reason.feature or '').partition(':')[2] or reason.feature}"
-    ),
-    "popular": lambda reason, title, schema: (
+    "attribute": lambda reason, schema: f"общее с тем, что вам нравится: {(reason.feature or '').partition(':')[2] or reason.feature}",
+    "popular": lambda reason, schema: (
         f"выбрали столько людей: {reason.value:.0f}" if reason.value >= 1 and not reason.feature else "известно многим"
     ),
-    "cluster": lambda reason, title, schema: f"так выбирают {min(reason.value, 1.0):.0%} людей с похожим вкусом",
-    "new": lambda reason, title, schema: "это новинка",
+    "cluster": lambda reason, schema: f"так выбирают {min(reason.value, 1.0):.0%} людей с похожим вкусом",
+    "new": lambda reason, schema: "это новинка",
 }
 
 

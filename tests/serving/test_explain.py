@@ -93,13 +93,14 @@ MANY = Reason("popular", 1234.0, 1, 0.2)
 
 def test_sentences_in_english() -> None:
     assert told(ITEM) == "It goes with “Moon Cafe”, which you know."
+    assert told(ITEM, Reason("item", 0.5, 1, 0.2, item="b")) == "It goes with “Moon Cafe” and “Harbour”, which you know."
     assert told(GENRE, MANY) == "It shares the genre Comedy with what you like and 1,234 people chose it."
     assert told(Reason("cluster", 0.25, 1, 1.0)) == "25% of people with a taste like yours chose it."
     assert told(Reason("new", 1.0, 1, 1.0)) == "It is new among the titles."
 
 
 def test_sentences_in_russian() -> None:
-    assert told(ITEM, language="ru") == "Подходит к «Moon Cafe», которое вы знаете."
+    assert told(ITEM, language="ru") == "Подходит к тому, что вы знаете: «Moon Cafe»."
     assert told(GENRE, MANY, language="ru") == "Общее с тем, что вам нравится: Comedy и выбрали столько людей: 1234."
 
 

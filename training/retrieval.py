@@ -83,8 +83,10 @@ def top(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     out = np.full((n, k), -1, dtype=np.int32)
     if k == 0:
         return out
-    border = np.partition(table, m - k, axis=1)[:, m - k]  # the k-th largest of each row
-    kept = np.flatnonzero((table >= border[:, None]) & (table > -np.inf))
+    kept = np.flatnonzero(table > -np.inf)
+    if len(kept) > 4 * n * k:  # where a source says something of few items, sorting those is quicker than parting all
+        border = np.partition(table, m - k, axis=1)[:, m - k]  # the k-th largest of each row
+        kept = np.flatnonzero((table >= border[:, None]) & (table > -np.inf))
     rows, columns = np.divmod(kept, m)
     order = np.lexsort((columns, -table.ravel()[kept], rows))
     rows, columns = rows[order], columns[order]

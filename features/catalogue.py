@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.domain import Category, Items, Number, Tags
+from features.mapped import mapped
 from features.vocabulary import Vocabulary
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -182,8 +183,7 @@ class Catalogue:
         schema = Items.model_validate(document["schema"])
 
         def array(name: str) -> NDArray[np.generic]:
-            opened: NDArray[np.generic] = np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            return opened
+            return mapped(directory / f"{name}.npy")
 
         columns: dict[str, Column] = {}
         for name, attribute in schema.attributes.items():

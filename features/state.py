@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.domain import Events
+from features.mapped import mapped
 
 NO_TIME = np.iinfo(np.int64).min  # stands where a source has no times
 
@@ -307,10 +308,7 @@ class Histories:
     @classmethod
     def load(cls, directory: Path, kinds_of: Kinds) -> Histories:
         """Opens the arrays memory-mapped. Raises FileNotFoundError."""
-        arrays = {
-            name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("indptr", "items", "kinds", "values", "times")
-        }
+        arrays = {name: mapped(directory / f"{name}.npy") for name in ("indptr", "items", "kinds", "values", "times")}
         ordered = bool(np.load(directory / "ordered.npy", allow_pickle=False))
         return cls(kinds_of, arrays["indptr"], arrays["items"], arrays["kinds"], arrays["values"], arrays["times"], ordered)
 

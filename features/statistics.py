@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.mapped import mapped
 from features.state import NO_TIME, Histories, Means, positive
 
 DAY_US = 86_400_000_000
@@ -88,5 +89,5 @@ class ItemStatistics:
 
     @classmethod
     def load(cls, directory: Path) -> ItemStatistics:
-        takers, recent, liking = np.load(directory / "statistics.npy", mmap_mode="r", allow_pickle=False)
+        takers, recent, liking = mapped(directory / "statistics.npy")
         return cls(int(np.load(directory / "moment.npy", allow_pickle=False)), takers, recent, liking)

@@ -6,11 +6,14 @@ bisection. Ids that come later live in a small dictionary on top.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from features.mapped import mapped
 
 MAX_ID_BYTES = 200
 
@@ -64,7 +67,7 @@ class Vocabulary:
             return None
         if not wanted or len(wanted) > self._ascending.dtype.itemsize or wanted[-1] == 0:
             return None
-        place = int(np.searchsorted(self._ascending, np.bytes_(wanted)))
+        place = bisect_left(self._ascending, wanted)  # numpy's own would first convert the whole array to the width of `wanted`
         if place < len(self._ascending) and self._ascending[place] == wanted:
             return int(self._order[place])
         return None
@@ -123,5 +126,5 @@ class Vocabulary:
     def load(cls, directory: Path) -> Vocabulary:
         """Opens the files memory-mapped. Raises FileNotFoundError, ValueError if they are not what `save` wrote."""
         opened = cls.__new__(cls)
-        opened._open(*(np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("ids", "ascending", "order")))
+        opened._open(*(mapped(directory / f"{name}.npy") for name in ("ids", "ascending", "order")))
         return opened

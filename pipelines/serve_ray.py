@@ -73,6 +73,7 @@ def prepare(deployment: Deployment, folder: Path) -> None:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "DASHBOARD_METRIC_PORT": "0",  # a free one: two applications may run side by side
         "AUTOSCALER_METRIC_PORT": "0",
+        "RAY_worker_niceness": "0",  # Ray puts its workers behind everything (15); an answer that somebody waits for is no batch work
         # one request is one core's work; more threads would only wait for each other
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

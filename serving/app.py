@@ -179,9 +179,16 @@ def _log() -> None:
     folder = os.environ.get(LOG_DIR)
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(Path(folder) / f"replica-{os.getpid()}.jsonl", maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")
+        file = _Rotating(Path(folder) / f"replica-{os.getpid()}.jsonl", maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")
         file.setFormatter(logs.JsonLines())
         logging.getLogger("factotum").handlers[:] = [file]
+
+
+class _Rotating(RotatingFileHandler):
+    """Rotates by what this process wrote: the library looks at the file twice for every line."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 (the library's name)
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
 
 
 def _keep_to_loopback() -> None:

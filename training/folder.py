@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.mapped import mapped
+
 DOCUMENT = "model.json"
 
 
@@ -31,5 +33,4 @@ def document(directory: Path) -> dict[str, Any]:
 
 def array(directory: Path, name: str) -> NDArray[Any]:
     """One array, read-only and memory-mapped. Raises FileNotFoundError, ValueError."""
-    opened = np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    return np.asarray(opened)  # a plain view of the same pages: np.memmap slows every small operation down
+    return mapped(directory / f"{name}.npy")

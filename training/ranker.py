@@ -114,9 +114,7 @@ class Ranker:
     def load(cls, directory: Path) -> Self:
         """Raises FileNotFoundError, ValueError if the model's features are not those beside it."""
         said = json.loads((directory / "ranker.json").read_text(encoding="utf-8"))
-        booster = lightgbm.Booster(
-            model_str=(directory / "ranker.txt").read_text(encoding="utf-8")
-        )
+        booster = lightgbm.Booster(model_str=(directory / "ranker.txt").read_text(encoding="utf-8"))
         if booster.num_feature() != len(said["names"]):
             raise ValueError(f"ranker.txt has {booster.num_feature()} features, ranker.json names {len(said['names'])}")
         return cls(booster, tuple(said["names"]), tuple(said["sources"]))

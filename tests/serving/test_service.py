@@ -361,14 +361,15 @@ def test_folding_and_placing_from_several_threads_loses_nothing(home: Path) -> N
         for n in range(100):
             standing.fold([StoredEvent(f"{part}-{n}", "crowd", str(1000 + n % 50), "click", None, n, now_us())])
 
-    def place(n: int) -> None:
-        standing.place([StoredItem(f"90{n:02}", f"New {n}", "{}", True, now_us())])
+    def place() -> None:
+        for n in range(20):
+            standing.place([StoredItem(f"90{n:02}", f"New {n}", "{}", True, now_us())])
 
     standing.fold(early)
     with ThreadPoolExecutor(5) as pool:
         work = [pool.submit(fold, part) for part in range(4)]
-        placing = pool.submit(lambda: [place(n) for n in range(20)])
-        for done in (*work, placing):
+        work.append(pool.submit(place))
+        for done in work:
             done.result()
     state = standing.people.state("crowd")
     assert state is not None

@@ -58,7 +58,7 @@ def load_deployment(path: Path) -> Deployment:
 
 def _checked(word: type[_Word], path: Path, defaults: dict[str, Any]) -> _Word:
     try:
-        text = yaml.load(path.read_text(encoding="utf-8"), _Once)
+        text = _Once(path.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if text is None:

@@ -13,7 +13,7 @@ from pipelines.featurize import featurize
 from pipelines.ingest import ingest
 from pipelines.publish import publish
 from pipelines.recorded import recorded
-from pipelines.samples import make
+from pipelines.samples import make, mark
 from pipelines.steps import DONE, Reporter, fingerprint, latest, write_json
 from pipelines.train import train
 
@@ -53,7 +53,7 @@ def _said(directory: Path) -> dict[str, Any]:
 
 def sample_of(domain: Domain, home: Path, reporter: Reporter) -> Path:
     """The folder of the domain's sample, made from its seed unless it is there."""
-    folder = home / domain.name / "sample" / fingerprint(domain.sample.model_dump(mode="json"))
+    folder = home / domain.name / "sample" / fingerprint(domain.sample.model_dump(mode="json"), mark(domain.name))
     if not (folder / DONE).is_file():
         reporter.say(f"no data given: making a sample of {domain.sample.users:,} users and {domain.sample.items:,} {domain.items.nouns}")
         folder.mkdir(parents=True, exist_ok=True)

@@ -199,6 +199,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """`run` if these data have no champion yet, then `serve`."""
+    from pipelines.publish import NotPromotedError
     from pipelines.run import run as run_all
     from pipelines.serve import port_free
     from pipelines.steps import files_state, fingerprint, write_json
@@ -213,8 +214,13 @@ def up(
     if known == mark and bundle.alias(session.home, words.name, "champion"):
         session.reporter.say(f"{words.name}: the champion was made of these data; nothing is trained again (`factotum run` does that)")
     else:
-        run_all(words, data, session.home, session.deployment, session.reporter)
-        write_json(remembered, {"mark": mark})
+        try:
+            run_all(words, data, session.home, session.deployment, session.reporter)
+            write_json(remembered, {"mark": mark})
+        except NotPromotedError as refused:
+            if bundle.alias(session.home, words.name, "champion") is None:
+                raise
+            session.reporter.say(f"{refused}; the champion of before is served")
     _serve(session, [_called(domain)])
 
 

@@ -264,6 +264,25 @@ def test_up_sees_that_the_data_changed(factotum: Factotum, small_run: SmallRun, 
     assert done == [data] * 3
 
 
+def test_up_serves_the_champion_of_before_where_the_gate_refuses(
+    factotum: Factotum, small_run: SmallRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[list[str]] = []
+    monkeypatch.setattr(command_line, "_serve", lambda session, names: served.append(names))
+
+    def refuse(*_: object) -> str:
+        raise NotPromotedError("below popularity")
+
+    monkeypatch.setattr("pipelines.run.run", refuse)
+    line = ("up", small_run.yaml, "--home", small_run.home, "--port", 18_437)
+    (small_run.home / "anime" / "up.json").unlink(missing_ok=True)
+    said = factotum(*line)
+    assert (said.code, len(served)) == (0, 1)
+    assert "below popularity; the champion of before is served" in said.err
+    (bundle.bundles_dir(small_run.home, "anime") / "champion").unlink()
+    assert (factotum(*line).code, len(served)) == (4, 1)  # nothing to serve
+
+
 @pytest.mark.slow
 def test_a_killed_training_goes_on(small_run: SmallRun) -> None:
     """`factotum train` is killed with SIGKILL after its first fit; what was fitted is not fitted again."""

@@ -75,6 +75,11 @@ class Kinds:
             excluded=mask_of(events.excluded),
         )
 
+    @property
+    def strongest(self) -> int:
+        """The code of the kind that weighs most: what a bare list of known items is taken to mean."""
+        return int(np.argmax(self.weights))
+
     def code(self, name: str) -> int:
         """Raises ValueError for an unknown kind."""
         return self.names.index(name)

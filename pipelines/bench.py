@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,8 @@ def bench(name: str, domain: Domain, rows: int, home: Path, deployment: Deployme
 
 def _batch(domain: Domain, home: Path, deployment: Deployment, reporter: Reporter) -> dict[str, Any]:
     """Users a second of `factotum score`, beside one process that does nothing but ask the engine (the limit a core sets)."""
-    from pipelines.score import score
+    from pipelines.score import score, scoring_question
     from serving.engine import Engine
-    from serving.recommender import Ask, question
     from serving.standing import Standing
     from training import bundle
     from training.bundle import BundleError
@@ -56,12 +54,7 @@ def _batch(domain: Domain, home: Path, deployment: Deployment, reporter: Reporte
     now, asked, began = time.time_ns() // 1_000, 0, time.monotonic()
     while time.monotonic() - began < _ENOUGH_S:
         batch = [users[(asked + place) % len(users)] for place in range(64)]
-        standing.engine.recommend(
-            [
-                replace(question(Ask(domain.name, domain.serving.k, user), standing, now, 3_600.0, ("default", None)), reasons=False)
-                for user in batch
-            ]
-        )
+        standing.engine.recommend([scoring_question(standing, user, domain.serving.k, now) for user in batch])
         asked += len(batch)
     alone = asked / (time.monotonic() - began)
     out = Path(tempfile.mkdtemp(prefix="factotum-score-"))

@@ -31,10 +31,9 @@ def recorded(home: Path, domain: str, deployment: Deployment, kinds: frozenset[s
     """Reads everything that has settled. Events of a kind that the domain no longer has are left out.
 
     Raises DatabaseAwayError if the database does not answer."""
-    url = address(home, deployment.storage.url)
-    if not _exists(url):
-        return Recorded(EVENTS.empty_table(), (), 0)
-    events, items = asyncio.run(_read(url, domain, deployment.storage.settle_s))
+    until = now_us() - int(deployment.storage.settle_s * 1e6)  # what is stamped later may still have earlier neighbours under way
+    events, items = _read(home, domain, deployment, 0, until)
+    events.sort(key=lambda event: (event.recorded_at, event.event_id))
     kept = [event for event in events if event.kind in kinds]
     table = pa.table(
         [
@@ -56,18 +55,13 @@ def _exists(url: str) -> bool:
     return parsed.get_backend_name() != "sqlite" or bool(parsed.database and Path(parsed.database).is_file())
 
 
-async def _read(url: str, domain: str, settle_s: float) -> tuple[list[StoredEvent], list[StoredItem]]:
-    database = Database(url)
-    try:
-        until = now_us() - int(settle_s * 1e6)  # what is stamped later may still have earlier neighbours under way
-        events = [event async for page in database.events_since(domain, 0, until) for event in page]
-        return sorted(events, key=lambda event: (event.recorded_at, event.event_id)), await database.items_since(domain, 0)
-    finally:
-        await database.close()
-
-
 def live_events(home: Path, domain: str, deployment: Deployment, since: int) -> tuple[list[StoredEvent], list[StoredItem]]:
     """Events recorded from `since` (microseconds UTC) on, and all items added while serving. Raises DatabaseAwayError."""
+    return _read(home, domain, deployment, since, None)
+
+
+def _read(home: Path, domain: str, deployment: Deployment, since: int, until: int | None) -> tuple[list[StoredEvent], list[StoredItem]]:
+    """Events stamped in [since, until), and all items added; nothing where there is no database yet."""
     url = address(home, deployment.storage.url)
     if not _exists(url):
         return [], []
@@ -75,7 +69,8 @@ def live_events(home: Path, domain: str, deployment: Deployment, since: int) -> 
     async def read() -> tuple[list[StoredEvent], list[StoredItem]]:
         database = Database(url)
         try:
-            return [event async for page in database.events_since(domain, since) for event in page], await database.items_since(domain, 0)
+            events = [event async for page in database.events_since(domain, since, until) for event in page]
+            return events, await database.items_since(domain, 0)
         finally:
             await database.close()
 

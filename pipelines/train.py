@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from configs.domain import Domain, PopularityModel
+from configs.domain import Ranker as RankerWords
 from features.catalogue import Catalogue
 from features.compute import PairFeatures
 from features.state import Histories
@@ -29,10 +30,10 @@ from pipelines.featurize import load as load_features
 from pipelines.steps import DONE, Reporter, Step, fingerprint, upstream, write_json
 from training import build, examples
 from training.candidates.popularity import statistics_as_of
-from training.contract import CandidateModel, TrainingData
+from training.contract import CandidateModel, Progress, TrainingData
 from training.ranker import Ranker
 from training.retrieval import feature_names
-from training.split import Split, split, targets
+from training.split import Split, Targets, split, targets
 
 Round = Literal["base", "known", "all"]
 _FITS = 3  # raise it when a change in a model makes earlier fits worthless
@@ -211,6 +212,32 @@ def fit_unit(work: Mapping[str, Any]) -> float:
     return time.monotonic() - began
 
 
+def examples_of(
+    domain: Domain,
+    words: RankerWords,
+    catalogue: Catalogue,
+    part: Part,
+    models: Mapping[str, CandidateModel],
+    wanted: Targets,
+    progress: Progress | None = None,
+) -> tuple[examples.Examples, tuple[str, ...]]:
+    """The ranker's rows with the names of their columns, as of a round's moment. Raises ValueError as examples.make does."""
+    pairs = PairFeatures(catalogue, statistics_of(domain, part, catalogue))
+    made = examples.make(
+        words,
+        models,
+        pairs,
+        part.histories,
+        wanted,
+        len(catalogue),
+        np.asarray(catalogue.available),
+        part.moment,
+        domain.split.seed,
+        progress,
+    )
+    return made, feature_names(tuple(models), pairs)
+
+
 def _fit_ranker(
     domain: Domain, features: Features, cut: Split, units: Mapping[str, Path], directory: Path, reporter: Reporter
 ) -> dict[str, Any]:
@@ -219,23 +246,10 @@ def _fit_ranker(
     assert domain.ranker is not None
     part = part_of(features, cut, "base")
     models = {name: build.load(domain.candidates[name], path / "model") for name, path in units.items()}
-    pairs = PairFeatures(features.catalogue, statistics_of(domain, part, features.catalogue))
     wanted = targets(features.histories, cut.label, part.histories, len(features.catalogue))
     seed = domain.split.seed
     try:
-        made = examples.make(
-            domain.ranker,
-            models,
-            pairs,
-            part.histories,
-            wanted,
-            len(features.catalogue),
-            np.asarray(features.catalogue.available),
-            part.moment,
-            seed,
-            reporter.progress,
-        )
-        names = feature_names(tuple(models), pairs)
+        made, names = examples_of(domain, domain.ranker, features.catalogue, part, models, wanted, reporter.progress)
         threads = os.cpu_count() or 1
         ranker = Ranker.fit(domain.ranker, names, tuple(models), made.rows, made.labels, made.groups, seed, threads, reporter.progress)
     except ValueError as error:

@@ -12,17 +12,16 @@ from pydantic import TypeAdapter
 
 from configs.domain import CandidateModel, Domain, Ranker
 from features.catalogue import Catalogue
-from features.compute import PairFeatures
 from pipelines import cluster
 from pipelines.evaluate import K
 from pipelines.featurize import load as load_features
 from pipelines.steps import Reporter, fingerprint, upstream, write_json
-from pipelines.train import Part, open_trained, part_of, statistics_of
-from training import build, examples, metrics
+from pipelines.train import Part, examples_of, open_trained, part_of
+from training import build, metrics
 from training.contract import CandidateModel as Model
 from training.contract import TrainingData
 from training.ranker import Ranker as FittedRanker
-from training.retrieval import feature_names, retrieve
+from training.retrieval import retrieve
 from training.split import Targets, split, targets
 
 RANKER = "ranker"
@@ -118,26 +117,15 @@ def _ranker_scores(domain: Domain, train_dir: Path, home: Path, tried: Mapping[s
     trained = open_trained(train_dir, domain, home)
     part, features = trained.part("base"), trained.features
     models = trained.models(domain, "base")
-    pairs = PairFeatures(features.catalogue, statistics_of(domain, part, features.catalogue))
     wanted = targets(features.histories, trained.split.label, part.histories, len(features.catalogue)).sample(
         2 * _MOST_PEOPLE, domain.split.seed
     )
-    made = examples.make(
-        words,
-        models,
-        pairs,
-        part.histories,
-        wanted,
-        len(features.catalogue),
-        np.asarray(features.catalogue.available),
-        part.moment,
-        domain.split.seed,
-    )
+    made, names = examples_of(domain, words, features.catalogue, part, models, wanted)
     half = np.random.default_rng(domain.split.seed + 1).random(len(made.groups)) < 0.5
     inside = np.repeat(half, made.groups)
     ranker = FittedRanker.fit(
         words,
-        feature_names(tuple(models), pairs),
+        names,
         tuple(models),
         made.rows[inside],
         made.labels[inside],

@@ -25,7 +25,7 @@ from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
 from training.contract import CandidateModel, Candidates, FindsSimilar, PlacesNewItems
 from training.ranker import Ranker
-from training.retrieval import feature_rows, retrieve
+from training.retrieval import feature_rows, retrieve, top
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60
@@ -351,10 +351,10 @@ class EngineParts:
         likeness = model.similar(item).copy()
         likeness[~self._catalogue.available[: len(likeness)]] = -np.inf
         likeness[item] = -np.inf
-        order = np.lexsort((np.arange(len(likeness)), -likeness))[:k]
-        order = order[np.isfinite(likeness[order])]
-        state = UserState.of_items(self._kinds, [item], self._positive_kind(), self._statistics.moment)
-        because = self._models[name].because(state, order.astype(np.int32))
+        order = top(likeness[None], k)[0]
+        order = order[order >= 0]
+        state = UserState.of_items(self._kinds, [item], self._kinds.strongest, self._statistics.moment)
+        because = model.because(state, order)
         out = []
         for place, (row, said) in enumerate(zip(order, because, strict=True)):
             why = explain.reasons({name: said} if said is not None else {}, {name: 1.0}, {}, self._catalogue)
@@ -370,10 +370,6 @@ class EngineParts:
                 )
             )
         return tuple(out)
-
-    def _positive_kind(self) -> int:
-        """The code of the kind that weighs most: what a list of known items is taken to mean."""
-        return int(np.argmax(self._kinds.weights))
 
 
 def _also(rows: NDArray[np.int32], more: Sequence[int]) -> NDArray[np.int32]:

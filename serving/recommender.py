@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-import numpy as np
-
 from configs.domain import Variant
 from features.state import UserState
 from serving.experiments import assign
@@ -222,5 +220,5 @@ def state_of(ask: Ask, standing: Standing, now: int) -> UserState:
         return replace(state, preferences=dict(ask.profile)) if ask.profile else state
     if ask.history:
         rows = [row for item in dict.fromkeys(ask.history) if (row := engine.catalogue.row(item)) is not None]
-        return UserState.of_items(engine.kinds, rows, int(np.argmax(engine.kinds.weights)), now, dict(ask.profile))
+        return UserState.of_items(engine.kinds, rows, engine.kinds.strongest, now, dict(ask.profile))
     return UserState.empty(engine.kinds, dict(ask.profile))

@@ -13,6 +13,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+RESERVED = ("admin", "auth", "me", "notifications")  # no domain is called so: /v1/{name} is the gateway's own
 
 
 class Word(BaseModel):
@@ -351,6 +352,9 @@ class Domain(Word):
     ranker: Ranker | None = Ranker()
     search: dict[Name, Search] = {}
     serving: Serving = Serving()
+    #: open: anybody may ask, and send events, for people who have no account (a data set's ids); token: nobody may without one.
+    #: What belongs to an account needs its token in either case.
+    auth: Literal["open", "token"] = "token"
     calls: tuple[Call, ...] = ()
     experiment: dict[Name, Variant] = {}
     schedule: dict[Name, Job] = {}
@@ -358,6 +362,8 @@ class Domain(Word):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.name in RESERVED:
+            raise ValueError(f"name: /v1/{self.name} is an address of the gateway's own; any name but {', '.join(RESERVED)} is allowed")
         kinds = self.events.kinds
         for file in self.source.events:
             for raw, kind in {**file.kinds, "kind": file.kind}.items():

@@ -14,6 +14,7 @@ from configs.deployment import Deployment
 from features.tables import EVENTS
 from pipelines.sources.items import Added
 from serving.storage.database import Database, address, now_us
+from serving.storage.interactions import Interactions
 from serving.storage.tables import StoredEvent, StoredItem
 
 
@@ -69,8 +70,9 @@ def _read(home: Path, domain: str, deployment: Deployment, since: int, until: in
     async def read() -> tuple[list[StoredEvent], list[StoredItem]]:
         database = Database(url)
         try:
-            events = [event async for page in database.events_since(domain, since, until) for event in page]
-            return events, await database.items_since(domain, 0)
+            stored = Interactions(database)
+            events = [event async for page in stored.events_since(domain, since, until) for event in page]
+            return events, await stored.items_since(domain, 0)
         finally:
             await database.close()
 

@@ -20,6 +20,7 @@ from serving.metrics import Metrics
 from serving.slate import Question
 from serving.standing import Standing
 from serving.storage.database import Database, DatabaseAwayError, now_us
+from serving.storage.interactions import Interactions
 from serving.storage.tables import StoredEvent, StoredItem
 from training import bundle
 from training.bundle import Alias
@@ -61,6 +62,7 @@ class Live:
 
     def __init__(self, home: Path, domains: Mapping[str, Domain], deployment: Deployment, database: Database, metrics: Metrics) -> None:
         self._home, self._database, self._deployment, self._metrics = home, database, deployment, metrics
+        self._recorded = Interactions(database)
         self._domains = dict(domains)
         self._seats: dict[tuple[str, Alias], Seat] = {}
         for name, domain in domains.items():
@@ -175,8 +177,8 @@ class Live:
         async with seat.changing:
             seat.coming = []
             try:
-                await self._place(coming, await self._database.items_since(name, 0))
-                await coming.follow(self._database, name)
+                await self._place(coming, await self._recorded.items_since(name, 0))
+                await coming.follow(self._recorded, name)
             except DatabaseAwayError as error:
                 self._away(error)
                 if seat.standing is not None:
@@ -213,12 +215,12 @@ class Live:
 
     async def _follow_one(self, seat: Seat, standing: Standing) -> None:
         name = seat.domain.name
-        items = await self._database.items_since(name, standing.items_from())
+        items = await self._recorded.items_since(name, standing.items_from())
         if standing.stale(items):
             async with seat.changing:
                 if seat.standing is standing:
                     await self._place(standing, items)
-        folded = await standing.follow(self._database, name)
+        folded = await standing.follow(self._recorded, name)
         if folded:
             self._metrics.events_followed.labels(name).inc(folded)
 

@@ -41,6 +41,24 @@ class Metrics:
         self.events_repeated = Counter("factotum_events_repeated", "Events that had been stored before", ("domain",), registry=registry)
         self.events_followed = Counter("factotum_events_followed", "Events of other replicas folded in", ("domain",), registry=registry)
         self.database_up = Gauge("factotum_database_up", "1 while the database answers", registry=registry)
+        self.limited = Counter("factotum_limited", "Requests beyond a limit", ("kind",), registry=registry)
+        self.unauthorised = Counter("factotum_unauthorised", "Requests refused for who called", ("why",), registry=registry)
+        self.logins = Counter("factotum_logins", "Log-ins", ("how", "outcome"), registry=registry)
+        self.refreshes_reused = Counter("factotum_refreshes_reused", "Refresh tokens that came a second time", registry=registry)
+        self.gate_seconds = Histogram(
+            "factotum_gate_seconds", "Time of identity and limits before a request's route", buckets=_SECONDS, registry=registry
+        )
+        self.breaker = Gauge("factotum_breaker_state", "0 closed, 1 half open, 2 open", ("dependency",), registry=registry)
+        self.breaker_opened = Counter("factotum_breaker_opened", "Times that a breaker opened", ("dependency",), registry=registry)
+        self.audited = Counter("factotum_audit_written", "Audit entries stored", registry=registry)
+        self.audit_lost = Counter("factotum_audit_lost", "Audit entries that overflowed the spool", registry=registry)
+        self.audit_waiting = Gauge("factotum_audit_waiting", "Audit entries not stored yet", registry=registry)
+        self.outbox_lag = Gauge("factotum_outbox_lag_seconds", "Age of the oldest event that is due and not delivered", registry=registry)
+        self.outbox_waiting = Gauge("factotum_outbox_waiting", "Events not delivered yet", registry=registry)
+        self.delivered = Counter("factotum_delivered", "Events taken by a consumer", ("consumer", "outcome"), registry=registry)
+        self.dead_letters = Gauge("factotum_dead_letters", "Events that no consumer could take, and nobody replayed", registry=registry)
+        self.notified = Counter("factotum_notifications", "Notifications to people", ("kind",), registry=registry)
+        self.mails = Counter("factotum_mails", "Mails", ("outcome",), registry=registry)
 
     def text(self) -> bytes:
         """This process alone, in Prometheus' text format."""

@@ -24,7 +24,8 @@ from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
 from serving.storage.database import Database, address
-from serving.storage.slates import SlateWriter
+from serving.storage.interactions import Interactions
+from serving.storage.slates import Slates, SlateWriter
 from serving.storage.tables import StoredEvent, StoredItem, StoredSlate
 
 _GRACE_S = 0.02  # an answer that is under way when the deadline passes may still come
@@ -65,8 +66,10 @@ class Service:
         self.domains: Mapping[str, Domain] = domains_of(domains)
         self.metrics = Metrics()
         self.database = database or Database(address(home, deployment.storage.url))
+        self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics)
-        self.slates = SlateWriter(self.database, deployment.storage.spool, deployment.storage.slate_days, self.metrics)
+        self.slates = SlateWriter(self.database, deployment.storage.spool, deployment.retention.slates, self.metrics)
+        self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
         self.noticeboard = Noticeboard(home / "metrics", self.metrics)
@@ -146,7 +149,7 @@ class Service:
 
     async def record(self, domain: str, happened: Sequence[StoredEvent]) -> set[str]:
         """Stores events and folds them in; returns the event_ids that were new. Raises DatabaseAwayError: then none is stored."""
-        new = await self.database.record_events(domain, happened)
+        new = await self.interactions.record_events(domain, happened)
         self.live.fold(domain, new)
         for event in new:
             self.metrics.events.labels(domain, event.kind).inc()
@@ -155,14 +158,14 @@ class Service:
 
     async def add_item(self, domain: str, item: StoredItem) -> None:
         """Stores an item (its cells must have been checked) and places it in the engine. Raises DatabaseAwayError."""
-        stored = await self.database.put_item(domain, item)
+        stored = await self.interactions.put_item(domain, item)
         await self.live.place(domain, stored)
 
     async def find_slate(self, domain: str, slate: str) -> StoredSlate | None:
         """A slate served by any replica; one just served elsewhere is waited for. Raises DatabaseAwayError."""
         for pause in _LOOK_S:
             await asyncio.sleep(pause)
-            found = self.slates.waiting(domain, slate) or await self.database.slate(domain, slate)
+            found = self.slates.waiting(domain, slate) or await self._stored_slates.find(domain, slate)
             if found is not None:
                 return found
         return None

@@ -12,7 +12,8 @@ import orjson
 
 from serving.engine import Engine
 from serving.people import Happening, People
-from serving.storage.database import Database, now_us
+from serving.storage.database import now_us
+from serving.storage.interactions import Interactions
 from serving.storage.tables import StoredEvent, StoredItem
 
 _MOST_WAITING = 10_000  # events about items that are not known (yet)
@@ -71,17 +72,17 @@ class Standing:
         self._horizon = max(self._horizon, min(now_us(), max(event.recorded_at for event in fresh)))
         return len(fresh)
 
-    async def follow(self, database: Database, domain: str) -> int:
+    async def follow(self, recorded: Interactions, domain: str) -> int:
         """Folds in what the database has beyond this; returns how many events that was. Raises DatabaseAwayError."""
         if not self._caught_up:
             folded = 0
-            async for page in database.events_since(domain, self._floor):
+            async for page in recorded.events_since(domain, self._floor):
                 folded += await self._fold_page(page)
             self._caught_up = True
         else:
             since = max(self._floor, self._horizon - self._settle_us)
-            unknown = [event_id for event_id in await database.event_ids_since(domain, since) if event_id not in self._folded]
-            found = await database.events_by_id(domain, unknown) if unknown else []
+            unknown = [event_id for event_id in await recorded.event_ids_since(domain, since) if event_id not in self._folded]
+            found = await recorded.events_by_id(domain, unknown) if unknown else []
             folded = await self._fold_page(sorted(found, key=lambda event: (event.time, event.event_id)))
         with self._folding:
             self._forget()

@@ -21,7 +21,7 @@ def router(service: Service) -> APIRouter:
         known(service, domain)
         found = await service.find_slate(domain, slate_id) if slate_id.isprintable() else None
         if found is None:
-            days = service.deployment.storage.slate_days
+            days = service.deployment.retention.slates
             raise Problem(
                 404, "unknown-slate", f"no such slate; they are kept for {days:g} days", [Fault("path", "unknown slate", slate_id)]
             )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
+
+import sqlalchemy as sa
 
 from serving.metrics import Metrics
 from serving.storage.database import Database, DatabaseAwayError, now_us
@@ -17,11 +20,61 @@ _HOUR_S = 3_600.0
 log = logging.getLogger("factotum.slates")
 
 
+class Slates:
+    """The table of slates."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._slates = database.tables.slates
+
+    async def add(self, served: Sequence[StoredSlate]) -> None:
+        """Writes slates; one that is there already is left as it is. Raises DatabaseAwayError."""
+        rows = [
+            {
+                "slate": slate.slate,
+                "domain": slate.domain,
+                "user": slate.user,
+                "version": slate.version,
+                "variant": slate.variant,
+                "mode": slate.mode,
+                "degraded": ",".join(slate.degraded),
+                "notes": slate.notes,
+                "request": slate.request,
+                "items": slate.items,
+                "created": slate.created,
+            }
+            for slate in served
+        ]
+        if not rows:
+            return
+        async with self._database.writing() as connection:
+            await connection.execute(self._database.insert(self._slates).on_conflict_do_nothing(), rows)
+
+    async def find(self, domain: str, slate: str) -> StoredSlate | None:
+        """Raises DatabaseAwayError."""
+        async with self._database.reading() as connection:
+            row = (
+                await connection.execute(sa.select(self._slates).where(self._slates.c.slate == slate, self._slates.c.domain == domain))
+            ).one_or_none()
+        if row is None:
+            return None
+        degraded = tuple(name for name in row.degraded.split(",") if name)
+        return StoredSlate(
+            row.slate, row.domain, row.user, row.version, row.variant, row.mode, degraded, row.notes, row.request, row.items, row.created
+        )
+
+    async def forget(self, before: int, most: int = 5_000) -> int:
+        """Deletes at most `most` slates created before a moment; returns how many. Raises DatabaseAwayError."""
+        async with self._database.writing() as connection:
+            old = sa.select(self._slates.c.slate).where(self._slates.c.created < before).limit(most)
+            return int((await connection.execute(sa.delete(self._slates).where(self._slates.c.slate.in_(old)))).rowcount)
+
+
 class SlateWriter:
     """`put` never waits. Beyond `spool` waiting slates the oldest are lost, and counted."""
 
     def __init__(self, database: Database, spool: int, keep_days: float, metrics: Metrics) -> None:
-        self._database = database
+        self._stored = Slates(database)
         self._spool = spool
         self._keep_us = int(keep_days * 86_400e6)
         self._metrics = metrics
@@ -72,7 +125,7 @@ class SlateWriter:
 
     async def _write(self) -> None:
         batch = [slate for slate, _ in zip(self._waiting.values(), range(BATCH), strict=False)]
-        await self._database.add_slates(batch)
+        await self._stored.add(batch)
         for slate in batch:
             self._waiting.pop(slate.slate, None)  # it may have overflowed meanwhile
         self._metrics.slates_written.inc(len(batch))
@@ -102,7 +155,7 @@ class SlateWriter:
         while True:
             pause = _HOUR_S
             try:
-                if await self._database.forget_slates(now_us() - self._keep_us) > 0:
+                if await self._stored.forget(now_us() - self._keep_us) > 0:
                     pause = 1.0  # there may be more
             except DatabaseAwayError:
                 log.warning("old slates stay: the database is away")

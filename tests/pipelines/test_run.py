@@ -24,6 +24,7 @@ from pipelines.train import Round, open_trained, train
 from serving.engine import Engine
 from serving.slate import Question
 from serving.storage.database import Database, address
+from serving.storage.interactions import Interactions
 from serving.storage.tables import StoredEvent, StoredItem
 from tests.pipelines.small_run import DEPLOYMENT, SILENT, SmallRun, yaml_file
 from training import bundle
@@ -184,9 +185,9 @@ def record(home: Path, events: list[StoredEvent], items: list[StoredItem]) -> No
     async def write() -> None:
         database = Database(address(home))
         try:
-            await database.record_events("anime", events)
+            await Interactions(database).record_events("anime", events)
             for item in items:
-                await database.put_item("anime", item)
+                await Interactions(database).put_item("anime", item)
         finally:
             await database.close()
 
@@ -254,7 +255,7 @@ def test_a_database_elsewhere_is_read_and_one_that_is_not_there_is_not_made(tmp_
 
     async def write() -> None:
         database = Database(address(home, elsewhere.storage.url))
-        await database.record_events("anime", [happened("e1", "u", "1")])
+        await Interactions(database).record_events("anime", [happened("e1", "u", "1")])
         await database.close()
 
     asyncio.run(write())

@@ -24,6 +24,7 @@ from serving.recommender import Ask, LocalRecommender
 from serving.scored import ScoredFiles
 from serving.slate import Slate
 from serving.storage.database import Database, address
+from serving.storage.interactions import Interactions
 from serving.storage.tables import StoredEvent, StoredItem
 from tests.pipelines.small_run import DEPLOYMENT, SILENT, SmallRun
 from training import bundle
@@ -42,8 +43,8 @@ async def _write(home: Path, events: list[StoredEvent], items: list[StoredItem])
     database = Database(address(home))
     try:
         for item in items:
-            await database.put_item("anime", item)
-        await database.record_events("anime", events)
+            await Interactions(database).put_item("anime", item)
+        await Interactions(database).record_events("anime", events)
     finally:
         await database.close()
 

@@ -14,7 +14,6 @@ import pytest
 from configs.deployment import Deployment
 from serving.api.application import create_app
 from serving.service import Service
-from serving.storage import tables
 from serving.storage.database import Database
 from tests.serving.postgres import PostgresServer, programs
 from tests.serving.small_world import SmallWorld, domain_file, small_world
@@ -99,6 +98,6 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 async def empty(database: Database) -> None:
-    async with database._write() as connection:
-        for table in tables.metadata.sorted_tables:
+    async with database.writing() as connection:
+        for table in database.tables.metadata.sorted_tables:
             await connection.execute(table.delete())

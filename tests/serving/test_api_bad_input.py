@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from configs.deployment import Deployment
 from serving.service import Service
-from serving.storage.database import Database
+from serving.storage.slates import Slates
 from tests.serving.conftest import started
 from tests.serving.small_world import SmallWorld
 
@@ -310,16 +310,16 @@ async def test_a_bad_item_is_refused(
     monkeypatch.setenv("FACTOTUM_ADMIN_KEY", "right")
     answer = await client.post("/v1/anime/items", json={"item_id": "9", "title": "Nine", **change}, headers={"X-API-Key": "right"})
     assert problem(answer, 422)["errors"][0]["where"].startswith(where)
-    assert await service.database.items_since("anime", 0) == []
+    assert await service.interactions.items_since("anime", 0) == []
 
 
 async def test_a_fault_of_ours_says_nothing_of_the_inside(
     client: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: Database, domain: str, slate: str) -> None:
+    async def broken(self: Slates, domain: str, slate: str) -> None:
         raise ZeroDivisionError("the secret inside")
 
-    monkeypatch.setattr(Database, "slate", broken)
+    monkeypatch.setattr(Slates, "find", broken)
     answer = await client.get("/v1/anime/slates/abc", headers={"X-Request-ID": "r-77"})
     said = problem(answer, 500)
     assert "r-77" in said["detail"]

@@ -100,5 +100,5 @@ async def test_everything_accepted_is_on_disk_when_the_server_has_ended(home: Pa
         body = [{"event_id": n, "user_id": n, "item_id": 1001, "kind": "click"} for n in range(20)]
         assert (await client.post("/v1/anime/events", json=body)).status_code == 200
     with sqlite3.connect(home / "factotum.db") as connection:
-        assert connection.execute("select count(*) from slates").fetchone() == (len(answers),)
-        assert connection.execute("select count(*) from events").fetchone() == (20,)
+        assert connection.execute("select count(*) from recommendations_slates").fetchone() == (len(answers),)
+        assert connection.execute("select count(*) from recommendations_events").fetchone() == (20,)

@@ -26,6 +26,7 @@ from serving.service import Service, recommender_alone
 from serving.slate import Slate
 from serving.standing import Standing
 from serving.storage.database import Database, now_us
+from serving.storage.slates import Slates
 from serving.storage.tables import StoredEvent, StoredItem
 from tests.serving.conftest import started
 from tests.serving.postgres import PostgresServer
@@ -99,9 +100,9 @@ async def test_the_same_over_postgresql(
     home: Path, yaml_file: Path, running: AsyncExitStack, quick: Deployment, postgres: PostgresServer
 ) -> None:
     cleared = Database(postgres.url)
-    async with cleared._write() as connection:
-        for table in ("events", "items", "slates"):
-            await connection.exec_driver_sql(f"DELETE FROM {table}")
+    async with cleared.writing() as connection:
+        for table in (cleared.tables.events, cleared.tables.items, cleared.tables.slates):
+            await connection.execute(table.delete())
     await cleared.close()
     there = quick.model_copy(update={"storage": quick.storage.model_copy(update={"url": postgres.url})})
     one, client = await started(Service(home, [str(yaml_file)], there), running)
@@ -145,7 +146,7 @@ async def test_a_late_stamp_is_not_overlooked(home: Path, yaml_file: Path, runni
     service, _ = await started(Service(home, [str(yaml_file)], quick), running)
     await service.record("anime", [likes("a", "1001", "e1")])
     with sqlite3.connect(home / "factotum.db") as connection:
-        connection.execute("insert into events values ('anime', 'late', 'b', '1002', 'like', null, ?, ?)", (now_us(), now_us() - 5_000_000))
+        connection.execute("insert into recommendations_events values ('anime', 'late', 'b', '1002', 'like', null, ?, ?)", (now_us(), now_us() - 5_000_000))
     await until(lambda: "b" in service.standing("anime").people)
 
 
@@ -310,7 +311,7 @@ async def test_while_the_database_is_away_answers_go_on_and_writes_are_refused(
     holder.close()
     assert (await client.post("/v1/anime/events", json=event)).status_code == 200
     await until(lambda: len(service.slates) == 0)
-    assert await database.slate("anime", served["slate"]) is not None
+    assert await Slates(database).find("anime", served["slate"]) is not None
 
 
 @pytest.mark.postgres
@@ -415,7 +416,7 @@ async def test_stopping_writes_the_slates_and_removes_its_figures(home: Path, ya
         service, client = await started(Service(home, [str(yaml_file)], quick), stack)
         served = [(await client.post("/v1/anime/recommendations", json={"user_id": "1"})).json()["slate"] for _ in range(3)]
     with sqlite3.connect(home / "factotum.db") as connection:
-        assert {row[0] for row in connection.execute("select slate from slates")} == set(served)
+        assert {row[0] for row in connection.execute("select slate from recommendations_slates")} == set(served)
     assert list((home / "metrics").iterdir()) == []
     assert isinstance(service.recommender, LocalRecommender)
 

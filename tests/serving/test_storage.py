@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from serving.metrics import Metrics
-from serving.storage import database as database_module
+from serving.storage import interactions
 from serving.storage.database import Database, DatabaseAwayError, address, now_us
-from serving.storage.slates import SlateWriter
+from serving.storage.interactions import Interactions
+from serving.storage.slates import Slates, SlateWriter
 from serving.storage.tables import StoredEvent, StoredItem, StoredSlate
 from tests.serving.postgres import PostgresServer
 
@@ -26,70 +27,70 @@ def slate(name: str, created: int = 1) -> StoredSlate:
 
 
 async def everything(database: Database, domain: str = "d", since: int = 0, until: int | None = None) -> list[StoredEvent]:
-    return [found async for page in database.events_since(domain, since, until) for found in page]
+    return [found async for page in Interactions(database).events_since(domain, since, until) for found in page]
 
 
 async def test_an_event_counts_once_and_the_first_word_stands(database: Database) -> None:
-    first = await database.record_events("d", [event("a", time=1), event("b"), event("a", time=2)])
+    first = await Interactions(database).record_events("d", [event("a", time=1), event("b"), event("a", time=2)])
     assert [(e.event_id, e.time) for e in first] == [("a", 1), ("b", 5)]
-    again = await database.record_events("d", [event("a", time=9), event("c")])
+    again = await Interactions(database).record_events("d", [event("a", time=9), event("c")])
     assert [e.event_id for e in again] == ["c"]
     assert {e.event_id: e.time for e in await everything(database)} == {"a": 1, "b": 5, "c": 5}
 
 
 async def test_the_same_event_id_in_another_domain_is_another_event(database: Database) -> None:
-    await database.record_events("d", [event("a")])
-    assert len(await database.record_events("e", [event("a")])) == 1
+    await Interactions(database).record_events("d", [event("a")])
+    assert len(await Interactions(database).record_events("e", [event("a")])) == 1
 
 
 async def test_events_are_stamped_and_come_in_pages_in_the_order_recorded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "PAGE", 2)
+    monkeypatch.setattr(interactions, "PAGE", 2)
     before = now_us()
     stamped = []
     for name in "abcde":
-        stamped += await database.record_events("d", [event(name)])
+        stamped += await Interactions(database).record_events("d", [event(name)])
     assert before <= stamped[0].recorded_at <= stamped[-1].recorded_at <= now_us()
     assert await everything(database) == sorted(stamped, key=lambda e: (e.recorded_at, e.event_id))
     third = stamped[2].recorded_at
     assert {e.event_id for e in await everything(database, since=third)} == {e.event_id for e in stamped if e.recorded_at >= third}
     assert {e.event_id for e in await everything(database, until=third)} == {e.event_id for e in stamped if e.recorded_at < third}
-    assert sorted(await database.event_ids_since("d", third)) == sorted(e.event_id for e in stamped if e.recorded_at >= third)
-    assert await database.events_by_id("d", ["b", "nobody"]) == [stamped[1]]
+    assert sorted(await Interactions(database).event_ids_since("d", third)) == sorted(e.event_id for e in stamped if e.recorded_at >= third)
+    assert await Interactions(database).events_by_id("d", ["b", "nobody"]) == [stamped[1]]
 
 
 async def test_values_and_texts_come_back_as_they_went(database: Database) -> None:
     odd = StoredEvent("ключ'; drop table events; --", "日本", 'q"uote', "like", 7.25, -(2**40))
-    stored = await database.record_events("d", [odd])
+    stored = await Interactions(database).record_events("d", [odd])
     assert await everything(database) == stored
     assert (stored[0].event_id, stored[0].user, stored[0].value, stored[0].time) == (odd.event_id, "日本", 7.25, -(2**40))
 
 
 async def test_a_repeated_event_in_many_tasks_at_once_is_new_for_one(database: Database) -> None:
-    told = await asyncio.gather(*(database.record_events("d", [event("same"), event(f"own{n}")]) for n in range(12)))
+    told = await asyncio.gather(*(Interactions(database).record_events("d", [event("same"), event(f"own{n}")]) for n in range(12)))
     assert sum(1 for new in told for e in new if e.event_id == "same") == 1
     assert len(await everything(database)) == 13
 
 
 async def test_an_item_said_anew_replaces_the_old_word(database: Database) -> None:
-    first = await database.put_item("d", StoredItem("1", "One", '{"genre":["A"]}', True))
-    second = await database.put_item("d", StoredItem("1", "Uno", "{}", False))
+    first = await Interactions(database).put_item("d", StoredItem("1", "One", '{"genre":["A"]}', True))
+    second = await Interactions(database).put_item("d", StoredItem("1", "Uno", "{}", False))
     assert second.recorded_at >= first.recorded_at
-    assert await database.items_since("d", 0) == [second]
-    assert await database.items_since("d", second.recorded_at + 1) == []
+    assert await Interactions(database).items_since("d", 0) == [second]
+    assert await Interactions(database).items_since("d", second.recorded_at + 1) == []
 
 
 async def test_slates_come_back_and_old_ones_are_forgotten(database: Database) -> None:
-    await database.add_slates([slate("s1", 10), slate("s2", 20)])
-    await database.add_slates([slate("s2", 99)])  # repeated after a doubtful write
-    assert await database.slate("d", "s2") == slate("s2", 20)
-    assert await database.slate("other", "s2") is None
-    assert await database.forget_slates(before=20) == 1
-    assert await database.slate("d", "s1") is None
-    assert await database.slate("d", "s2") is not None
+    await Slates(database).add([slate("s1", 10), slate("s2", 20)])
+    await Slates(database).add([slate("s2", 20)])  # repeated after a doubtful write
+    assert await Slates(database).find("d", "s2") == slate("s2", 20)
+    assert await Slates(database).find("other", "s2") is None
+    assert await Slates(database).forget(before=20) == 1
+    assert await Slates(database).find("d", "s1") is None
+    assert await Slates(database).find("d", "s2") is not None
 
 
 async def test_what_is_committed_is_seen_by_another_process(database: Database) -> None:
-    await database.record_events("d", [event("a")])
+    await Interactions(database).record_events("d", [event("a")])
     other = Database(database._url.render_as_string(hide_password=False))
     assert [e.event_id for e in await everything(other)] == ["a"]
     await other.close()
@@ -99,7 +100,7 @@ def _write_many(url: str, name: str) -> None:
     async def write() -> None:
         database = Database(url)
         for number in range(25):
-            await database.record_events("d", [event(f"{name}-{number}"), event(f"shared-{number}")])
+            await Interactions(database).record_events("d", [event(f"{name}-{number}"), event(f"shared-{number}")])
         await database.close()
 
     asyncio.run(write())
@@ -115,7 +116,7 @@ def test_several_processes_make_the_tables_and_write_the_same_file(tmp_path: Pat
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     with sqlite3.connect(tmp_path / "new" / "events.db") as connection:
-        assert connection.execute("select count(*) from events").fetchone() == (100,)
+        assert connection.execute("select count(*) from recommendations_events").fetchone() == (100,)
 
 
 async def test_sqlite_waits_for_the_disk_at_each_commit(tmp_path: Path) -> None:
@@ -128,15 +129,15 @@ async def test_sqlite_waits_for_the_disk_at_each_commit(tmp_path: Path) -> None:
 
 async def test_a_locked_sqlite_file_is_a_database_away_and_nothing_is_half_written(tmp_path: Path) -> None:
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}", wait_s=0.2)
-    await database.record_events("d", [event("before")])
+    await Interactions(database).record_events("d", [event("before")])
     holder = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(DatabaseAwayError, match="locked"):
-        await database.record_events("d", [event("during")])
+        await Interactions(database).record_events("d", [event("during")])
     assert [e.event_id for e in await everything(database)] == ["before"]  # reading goes on
     holder.execute("COMMIT")
     holder.close()
-    await database.record_events("d", [event("after")])
+    await Interactions(database).record_events("d", [event("after")])
     assert [e.event_id for e in await everything(database)] == ["before", "after"]
     await database.close()
 
@@ -144,16 +145,16 @@ async def test_a_locked_sqlite_file_is_a_database_away_and_nothing_is_half_writt
 @pytest.mark.postgres
 async def test_a_stopped_postgresql_is_a_database_away_and_heals(postgres: PostgresServer) -> None:
     database = Database(postgres.url, wait_s=1.0)
-    await database.record_events("stopped", [event("before")])
+    await Interactions(database).record_events("stopped", [event("before")])
     postgres.stop()
     try:
         with pytest.raises(DatabaseAwayError):
-            await database.record_events("stopped", [event("during")])
+            await Interactions(database).record_events("stopped", [event("during")])
         with pytest.raises(DatabaseAwayError):
             await everything(database, "stopped")
     finally:
         postgres.start()
-    await database.record_events("stopped", [event("after")])
+    await Interactions(database).record_events("stopped", [event("after")])
     assert [e.event_id for e in await everything(database, "stopped")] == ["before", "after"]
     await database.close()
 
@@ -195,8 +196,8 @@ async def test_slates_wait_while_the_database_is_away_and_flow_when_it_is_back(t
         if not len(writer):
             break
         await asyncio.sleep(0.05)
-    assert await database.slate("d", "s129") is not None
-    assert await database.slate("d", "s0") is None
+    assert await Slates(database).find("d", "s129") is not None
+    assert await Slates(database).find("d", "s0") is None
     assert metrics.registry.get_sample_value("factotum_slates_written_total") == 100
     await writer.stop(1.0)
     await database.close()
@@ -210,5 +211,5 @@ async def test_stopping_writes_what_waits(tmp_path: Path) -> None:
         writer.put(slate(f"s{number}", now_us()))
     await writer.stop(5.0)
     assert len(writer) == 0
-    assert await database.slate("d", "s449") is not None
+    assert await Slates(database).find("d", "s449") is not None
     await database.close()

@@ -231,8 +231,11 @@ def _called(domain: str) -> str:
 
 
 def _listening(session: Session, host: str | None, port: int | None) -> Session:
+    from serving import counting
+
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     http = session.deployment.http.model_copy(update=changes)
+    counting.check(session.home, session.deployment)  # a deployment that cannot be served is refused before anything starts
     return replace(session, deployment=session.deployment.model_copy(update={"http": http}))
 
 

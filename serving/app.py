@@ -24,7 +24,7 @@ from ray.serve.handle import DeploymentHandle
 
 import configs
 from configs.deployment import Deployment, Replicas
-from serving import logs
+from serving import counting, logs
 from serving.api.application import create_app
 from serving.filters import FilterError
 from serving.recommender import Ask, Recommender
@@ -133,10 +133,11 @@ class GatewayReplica:
 
 
 def build(args: Args) -> Application:
-    """The application of these arguments. Raises ConfigError for a deployment file or a domain that cannot be used."""
+    """The application of these arguments. Raises ConfigError for a deployment or a domain that cannot be used."""
     deployment, domains, home = args.settings(), args.names(), args.home.absolute()
     for domain in domains:
         configs.load(domain)
+    counting.check(home, deployment)
     replicas = deployment.replicas
     gateway = serve.deployment(
         **_options(deployment, replicas.gateways, replicas.most_gateways),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import configs
 from configs.deployment import Deployment
 from configs.domain import Domain
+from serving import counting
 from serving.cache import Cache
 from serving.engine import Engine
 from serving.fallback import PART, Fallback
@@ -73,6 +75,7 @@ class Service:
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
         self.noticeboard = Noticeboard(home / "metrics", self.metrics)
+        self.limiter = counting.limiter(home, deployment, os.environ.get(counting.REDIS_URL))
         self.cache = Cache(self.metrics)
         self._fallbacks = {name: Fallback(ScoredFiles(home, name)) for name in self.domains}
         self._noticing: asyncio.Task[None] | None = None
@@ -92,6 +95,7 @@ class Service:
         await self.live.stop()
         await self.slates.stop(self.deployment.drain_s)
         await asyncio.to_thread(self.noticeboard.remove)
+        await self.limiter.close()
         await self.database.close()
 
     async def _notice(self) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of serving share: a trained small world, a home with its bundle, a running service, a PostgreSQL server."""
+"""What the tests of serving share: a trained small world, a home with its bundle, a running service, real servers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from configs.deployment import Deployment
+from pipelines.servers import MockKafka, PostgresServer, RedisServer
 from serving.api.application import create_app
 from serving.service import Service
 from serving.storage.database import Database
-from tests.serving.postgres import PostgresServer, programs
 from tests.serving.small_world import SmallWorld, domain_file, small_world
 
 
@@ -78,10 +78,34 @@ async def client(service: Service, running: AsyncExitStack) -> httpx.AsyncClient
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    if programs() is None:
+    if not PostgresServer.found():
         pytest.skip("PostgreSQL's programs are not installed (Debian: apt install postgresql)")
     with tempfile.TemporaryDirectory(prefix="factotum-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         server = PostgresServer(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """Shared: each test takes a numbered database (`url_of`) or a prefix of its own. A test that kills it starts it again."""
+    if not RedisServer.found():
+        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    with tempfile.TemporaryDirectory(prefix="factotum-redis-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[MockKafka]:
+    """librdkafka's mock broker. Shared: each test takes topics and groups of its own. A test that pauses it resumes it."""
+    if not MockKafka.found():
+        pytest.skip("confluent-kafka is not installed (pip install factotum[kafka])")
+    with tempfile.TemporaryDirectory(prefix="factotum-kafka-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        server = MockKafka(Path(folder))
         server.start()
         yield server
         server.stop()

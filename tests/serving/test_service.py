@@ -19,6 +19,7 @@ import yaml
 
 from configs.deployment import Deployment
 from features.tables import SCORED
+from pipelines.servers import PostgresServer
 from serving.engine import Engine
 from serving.live import NotReadyError
 from serving.recommender import Ask, LocalRecommender
@@ -29,7 +30,6 @@ from serving.storage.database import Database, now_us
 from serving.storage.slates import Slates
 from serving.storage.tables import StoredEvent, StoredItem
 from tests.serving.conftest import started
-from tests.serving.postgres import PostgresServer
 from tests.serving.small_world import GENRES, SmallWorld
 from training import bundle
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.servers import PostgresServer
 from serving.metrics import Metrics
 from serving.storage import interactions
 from serving.storage.database import Database, DatabaseAwayError, address, now_us
 from serving.storage.interactions import Interactions
 from serving.storage.slates import Slates, SlateWriter
 from serving.storage.tables import StoredEvent, StoredItem, StoredSlate
-from tests.serving.postgres import PostgresServer
 
 
 def event(name: str, user: str = "u", item: str = "i", time: int = 5) -> StoredEvent:

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import configs
 from configs.deployment import Deployment
 from configs.domain import Domain
 from serving import counting
+from serving.access.breakers import Breakers
 from serving.cache import Cache
 from serving.engine import Engine
 from serving.fallback import PART, Fallback
@@ -22,6 +24,7 @@ from serving.filters import FilterError
 from serving.live import Live, NotReadyError
 from serving.metrics import Metrics, Noticeboard
 from serving.recommender import Ask, LocalRecommender, Recommender
+from serving.resilience import Lookout, breaker_changed, guard_of
 from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
@@ -67,7 +70,9 @@ class Service:
         self.home, self.deployment = home, deployment
         self.domains: Mapping[str, Domain] = domains_of(domains)
         self.metrics = Metrics()
+        self.breakers = Breakers(deployment.breakers, partial(breaker_changed, self.metrics))
         self.database = database or Database(address(home, deployment.storage.url))
+        self.database.guard = guard_of(self.breakers)
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics)
         self.slates = SlateWriter(self.database, deployment.storage.spool, deployment.retention.slates, self.metrics)
@@ -79,8 +84,10 @@ class Service:
         self.cache = Cache(self.metrics)
         self._fallbacks = {name: Fallback(ScoredFiles(home, name)) for name in self.domains}
         self._noticing: asyncio.Task[None] | None = None
+        self._lookout = Lookout(self.breakers, {"database": self.database.ping})
 
     async def start(self) -> None:
+        await self._lookout.start()
         await self.live.start()
         await self.recommender.start()
         await self.slates.start()
@@ -91,6 +98,7 @@ class Service:
         if self._noticing is not None:
             self._noticing.cancel()
             await asyncio.gather(self._noticing, return_exceptions=True)
+        await self._lookout.stop()
         await self.recommender.stop()
         await self.live.stop()
         await self.slates.stop(self.deployment.drain_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,8 +26,9 @@ def router(service: Service) -> APIRouter:
         domains = service.live.report()
         away = service.live.database_away
         some = any("version" in said for said in domains.values())
-        whole = away is None and all(said["state"] == "ready" and "refused" not in said for said in domains.values())
-        parts = {
+        shut = [name for name, seen in service.breakers.seen() if seen.state != "closed"]
+        whole = away is None and not shut and all(said["state"] == "ready" and "refused" not in said for said in domains.values())
+        parts: dict[str, object] = {
             "domains": domains,
             "database": {"state": "away", "why": away} if away is not None else {"state": "ready"},
             "slates": {
@@ -36,6 +38,14 @@ def router(service: Service) -> APIRouter:
             },
         }
         status = "ready" if whole else "degraded" if some else "not ready"
+        parts["dependencies"] = {
+            name: {
+                "state": seen.state,
+                "since": datetime.fromtimestamp(seen.since, UTC).isoformat(timespec="seconds"),
+                **({"why": seen.why, "asked_again_in_s": round(seen.retry_after_s, 1)} if seen.state != "closed" else {}),
+            }
+            for name, seen in service.breakers.seen()
+        }
         return answers.json({"status": status, "parts": parts}, 200 if some else 503, None if some else {"Retry-After": "5"})
 
     if service.deployment.metrics:

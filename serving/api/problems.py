@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -129,9 +130,11 @@ def install(app: FastAPI) -> None:
         return response(Problem(error.status_code, "http", str(error.detail), headers=error.headers), request.url.path)
 
     async def _away(request: Request, error: Exception) -> Response:
+        assert isinstance(error, DatabaseAwayError)
         log.warning("a request needed the database", extra={"fields": {"why": str(error)}})
+        after = str(max(1, math.ceil(error.retry_after_s)))
         problem = Problem(
-            503, "database-away", "the database does not answer; nothing was written, try again", headers={"Retry-After": "1"}
+            503, "database-away", "the database does not answer; nothing was written, try again", headers={"Retry-After": after}
         )
         return response(problem, request.url.path)
 

@@ -31,7 +31,12 @@ Guard = Callable[[], AbstractAsyncContextManager[object]]
 
 
 class DatabaseAwayError(RuntimeError):
-    """The database did not answer in time, or cannot be reached, or is locked. Nothing that was being written may be relied on."""
+    """The database did not answer in time, or cannot be reached, or is locked. Nothing that was being written may be relied on.
+    `retry_after_s`: it is pointless to ask again before."""
+
+    def __init__(self, why: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
 
 
 def now_us() -> int:
@@ -146,9 +151,22 @@ class Database:
             async with self.reading() as connection:
                 yield connection
             return
-        async with self._writing, self.reading() as connection:
+        async with self._turn_to_write(), self.reading() as connection:
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
+
+    @asynccontextmanager
+    async def _turn_to_write(self) -> AsyncIterator[None]:
+        """Where another process holds the lock, each writer waits for it: those behind must not wait for all before them."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise DatabaseAwayError("other writes are under way for too long") from None
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT of this database's own dialect, which can say what to do about a row that is there."""

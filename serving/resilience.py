@@ -1,0 +1,79 @@
+"""What joins the breakers with what they stand around, and looks by itself whether that is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+
+from serving.access.breakers import STATES, Breakers, OpenError, State
+from serving.access.breakers import Guard as Enter
+from serving.metrics import Metrics
+from serving.storage.database import DatabaseAwayError, Guard
+
+DATABASE = "database"
+_LOOK_S = 0.25  # how often a dependency that is away is asked whether it is back
+
+log = logging.getLogger("factotum.resilience")
+
+
+def breaker_changed(metrics: Metrics, name: str, state: State) -> None:
+    """Shows a breaker's state; counts those that opened after having been closed or a probe having failed."""
+    metrics.breaker.labels(name).set(STATES.index(state))
+    metrics.breaker_opened.labels(name).inc(state == "open")
+
+
+class _DatabaseGuard:
+    """The database's breaker in the database's own words: left alone is away."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, enter: Enter) -> None:
+        self._call = enter()
+
+    async def __aenter__(self) -> None:
+        try:
+            await self._call.__aenter__()
+        except OpenError as error:
+            raise DatabaseAwayError(str(error), error.retry_after_s) from None
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._call.__aexit__(kind, error, trace)
+
+
+def guard_of(breakers: Breakers) -> Guard:
+    """What a Database wants around its transactions."""
+    enter = breakers.of(DATABASE, (DatabaseAwayError,))
+    return lambda: _DatabaseGuard(enter)
+
+
+class Lookout:
+    """Asks what is away, again and again, whether it is back, so that no person's request need be the probe and all heals at once.
+
+    `asks`: by the breaker's name, a cheap question that goes through that breaker (SELECT 1, PING). One at a time each.
+    """
+
+    def __init__(self, breakers: Breakers, asks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
+        self._breakers = breakers
+        self._asks = dict(asks)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._look(name, ask), name=f"lookout-{name}") for name, ask in self._asks.items()]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _look(self, name: str, ask: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._breakers.state(name) != "open":
+                continue
+            self._breakers.hasten(name)  # nothing waits between here and the breaker: the next call is this one
+            try:
+                await ask()
+            except Exception as error:
+                log.debug("still away", extra={"fields": {"dependency": name, "why": str(error)}})

@@ -75,7 +75,7 @@ class Service:
         self.database.guard = guard_of(self.breakers)
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics)
-        self.slates = SlateWriter(self.database, deployment.storage.spool, deployment.retention.slates, self.metrics)
+        self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics)
         self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)

@@ -179,7 +179,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_slates_wait_while_the_database_is_away_and_flow_when_it_is_back(tmp_path: Path) -> None:
     database, metrics = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}", wait_s=0.1), Metrics()
     await database.ping()
-    writer = SlateWriter(database, spool=100, keep_days=30, metrics=metrics)
+    writer = SlateWriter(database, tmp_path, spool=100, metrics=metrics)
     await writer.start()
     holder = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
@@ -205,7 +205,7 @@ async def test_slates_wait_while_the_database_is_away_and_flow_when_it_is_back(t
 
 async def test_stopping_writes_what_waits(tmp_path: Path) -> None:
     database, metrics = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"), Metrics()
-    writer = SlateWriter(database, spool=1_000, keep_days=30, metrics=metrics)
+    writer = SlateWriter(database, tmp_path, spool=1_000, metrics=metrics)
     await writer.start()
     for number in range(450):
         writer.put(slate(f"s{number}", now_us()))

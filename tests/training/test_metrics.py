@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import brier_score_loss, ndcg_score
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from training import metrics
 from training.metrics import Counts, Hits, PerPerson
@@ -116,3 +117,66 @@ def test_diversity_is_one_minus_the_mean_cosine_of_pairs() -> None:
     vectors = np.array([[1, 0], [0, 1], [half, half], [0, 0]], dtype=np.float32)
     got = metrics.diversity(lists([0, 1], [0, 2], [0, 1, 2], [0], [0, 3]), vectors)
     assert got.tolist() == pytest.approx([1.0, 1.0 - half, 1.0 - (0.0 + half + half) / 3.0, 0.0, 1.0], abs=1e-6)
+
+
+def test_surprisal_is_the_share_of_the_most_surprise_there_can_be() -> None:
+    takers = np.array([8.0, 2.0, 1.0, 0.0], dtype=np.float32)
+    # 8 people, log2 8 = 3: -log2(8/8)/3 = 0, -log2(2/8)/3 = 2/3, -log2(1/8)/3 = 1; nobody counts as one
+    got = metrics.surprisal(lists([0], [1], [2, 3], [0, 1], []), takers, 8)
+    assert got.tolist() == pytest.approx([0.0, 2 / 3, 1.0, 1 / 3, 0.0])
+    assert metrics.surprisal(lists([0]), takers, 1).tolist() == [0.0]
+
+
+def test_serendipity_counts_a_hit_by_how_many_items_are_more_popular() -> None:
+    takers = np.array([9.0, 5.0, 5.0, 1.0, 0.0], dtype=np.float32)
+    # Items more popular than each, of the 4 others: 0, 1, 1, 3, 4
+    got = metrics.serendipity(lists([0, 3], [1, 4], [2, 0], []), lists([0, 3], [4], [1], [0]), takers, 2)
+    assert got.tolist() == pytest.approx([(0.0 + 3 / 4) / 2, (4 / 4) / 2, 0.0, 0.0])
+
+
+def test_popularity_bias_is_how_much_more_popular_than_their_own_taste() -> None:
+    takers = np.array([8.0, 4.0, 2.0], dtype=np.float32)
+    got = metrics.popularity_bias(lists([0], [1, 2], [2], [0], []), takers, lists([1], [1, 2], [0], [], [0]))
+    assert got.tolist() == pytest.approx([1.0, 0.0, 2 / 8 - 1, 0.0, 0.0])
+
+
+def test_probabilities_worked_by_hand() -> None:
+    foretold, came = np.array([0.9, 0.6, 0.2, 0.1]), np.array([True, False, False, False])
+    assert metrics.brier(foretold, came) == pytest.approx((0.01 + 0.36 + 0.04 + 0.01) / 4)
+    assert metrics.brier_skill(foretold, came) == pytest.approx(1.0 - 0.105 / (0.25 * 0.75))
+    assert metrics.brier_skill(np.full(4, 0.25), came) == pytest.approx(0.0)
+    # Two bins of equal mass: (.1, .2) against 0 of 2, (.6, .9) against 1 of 2
+    assert metrics.calibration_error(foretold, came, bins=2) == pytest.approx(0.5 * 0.15 + 0.5 * 0.25)
+
+
+def test_equal_probabilities_share_a_bin_in_any_order() -> None:
+    foretold = np.array([0.3] * 10 + [0.8] * 2)
+    came = np.array([True] * 3 + [False] * 7 + [True, False])
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(12)
+        assert metrics.calibration_error(foretold[order], came[order], bins=6) == pytest.approx(2 / 12 * 0.3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_probabilities_agree_with_scikit_learn(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    foretold = generator.random(500)
+    foretold[:2] = [0.0, 1.0]
+    came = generator.random(500) < foretold
+    assert metrics.brier(foretold, came) == pytest.approx(brier_score_loss(came, foretold), rel=1e-12)
+    assert metrics.log_loss(foretold, came) == pytest.approx(sklearn_log_loss(came, foretold), rel=1e-9)
+
+
+@pytest.mark.parametrize(("foretold", "came"), [([], []), ([0.5], [True, False]), ([1.2], [True]), ([-0.1], [False]), ([math.nan], [True])])
+def test_what_is_no_probability_is_refused(foretold: list[float], came: list[bool]) -> None:
+    for metric in (metrics.brier, metrics.brier_skill, metrics.log_loss, metrics.calibration_error):
+        with pytest.raises(ValueError):
+            metric(np.array(foretold, dtype=np.float64), np.array(came, dtype=np.bool_))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 12))
+def test_the_calibration_error_lies_between_the_error_of_the_whole_and_one(pairs: list[tuple[float, bool]], bins: int) -> None:
+    foretold, came = np.array([p for p, _ in pairs]), np.array([y for _, y in pairs])
+    error = metrics.calibration_error(foretold, came, bins)
+    assert abs(float(foretold.mean()) - float(came.mean())) - 1e-12 <= error <= 1.0 + 1e-12

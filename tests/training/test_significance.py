@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.significance import interval, paired
+from training.significance import holm, interval, paired, permutation
 
 
 def test_the_mean_lies_inside_and_the_width_is_that_of_theory() -> None:
@@ -54,3 +54,31 @@ def test_wrong_lengths_are_refused() -> None:
 def test_nobody_gives_zeros_and_one_person_a_point() -> None:
     assert interval(np.empty(0)).as_json() == {"mean": 0.0, "low": 0.0, "high": 0.0, "people": 0}
     assert interval(np.array([0.25])).as_json() == {"mean": 0.25, "low": 0.25, "high": 0.25, "people": 1}
+
+
+def test_the_permutation_test_of_a_few_people_is_the_exact_one() -> None:
+    # Differences 1, 2, 3: of the 8 patterns of signs only +++ and --- reach a sum of 6, so p = 1/4.
+    got = permutation(np.array([1.0, 2.0, 3.0, 5.0]), np.array([0.0, 0.0, 0.0, 5.0]), rounds=40_000)
+    assert got == pytest.approx(0.25, abs=0.01)
+    assert permutation(np.ones(5), np.ones(5)) == 1.0
+    assert permutation(np.array([]), np.array([])) == 1.0
+
+
+def test_the_permutation_test_errs_as_often_as_it_says_and_finds_what_is_there() -> None:
+    generator = np.random.default_rng(5)
+    false = sum(permutation(generator.normal(size=40), generator.normal(size=40), seed, 500) < 0.05 for seed in range(300))
+    assert 5 <= false <= 28  # 15 expected; beyond these bounds once in some thousand runs
+    first = generator.normal(size=200)
+    assert permutation(first + 0.5, first + generator.normal(0, 0.5, 200)) < 0.001
+
+
+def test_the_permutation_test_refuses_unequal_lengths() -> None:
+    with pytest.raises(ValueError, match="one length"):
+        permutation(np.zeros(3), np.zeros(4))
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01 .02 .03 .2: times 4, 3, 2, 1 = .04 .06 .06 .2, never falling
+    assert holm({"a": 0.03, "b": 0.01, "c": 0.2, "d": 0.02}) == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.2, "d": 0.06})
+    assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}

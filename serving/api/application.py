@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from serving.api import calls, documents, domains, events, health, items, problems, recommendations, slates, users
+from serving.api import calls, documents, domains, events, health, items, pages, problems, recommendations, slates, users
 from serving.api.edge import Edge
 from serving.service import Service
 
@@ -33,6 +33,8 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         default_response_class=JSONResponse,
         redirect_slashes=False,
+        docs_url=None,  # pages.py has the page, without anybody else's server
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(calls.router(service))
@@ -43,6 +45,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(slates.router(service))
     app.include_router(domains.router(service))
     app.include_router(health.router(service))
+    pages.install(app)
     problems.install(app)
     documents.install(app, list(service.domains))
     app.add_middleware(Edge, metrics=service.metrics, limit=service.deployment.http.body_limit)

@@ -17,6 +17,14 @@ from serving.api.problems import MEDIA_TYPE
 
 _REF = "#/components/schemas/{model}"
 
+#: How a caller says who they are; all routes take either, and open ones neither.
+_SECURITY = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "a person's access token"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a machine's key"},
+}
+_FREE = ("/healthz", "/readyz", "/metrics")  # neither asked who they are nor counted
+_OF_ALL = (401, 403, 408, 429, 503)  # what may come from in front of a route: who asks, how often, how long, and who is away
+
 
 class ReasonAnswer(BaseModel):
     kind: str
@@ -139,15 +147,27 @@ class ProblemDocument(BaseModel):
 Responses = dict[int | str, dict[str, Any]]
 
 
-def answers(model: type[BaseModel], *problems: int, status: int = 200) -> Responses:
-    """A route's answers: its own document, and the problems it may give besides 500."""
+Link = tuple[str, str, dict[str, str]]  # method, path, and where each of its parameters is found in the question or the answer
+
+
+def answers(model: type[BaseModel], *problems: int, status: int = 200, links: dict[str, Link] | None = None) -> Responses:
+    """A route's answers: its own document, the problems it may give besides 500, and what may be asked next with what it says."""
     said: Responses = {status: {"model": model, "description": HTTPStatus(status).phrase}}
-    for code in problems:
-        said[code] = {
-            "description": HTTPStatus(code).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDocument")}}},
+    if links:
+        said[status]["links"] = {
+            name: {"operationRef": f"#/paths/{path.replace('~', '~0').replace('/', '~1')}/{method}", "parameters": parameters}
+            for name, (method, path, parameters) in links.items()
         }
+    for code in problems:
+        said[code] = _problem(code)
     return said
+
+
+def _problem(code: int) -> dict[str, Any]:
+    return {
+        "description": HTTPStatus(code).phrase,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDocument")}}},
+    }
 
 
 def takes(*models: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -168,6 +188,12 @@ def install(app: FastAPI, domains: Sequence[str]) -> None:
             schemas = whole.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
             schemas.update(more["$defs"])
+            whole["components"]["securitySchemes"] = _SECURITY
+            for path, calls in whole["paths"].items():
+                for call in calls.values() if path not in _FREE else ():
+                    call.setdefault("security", [{}, *({name: []} for name in _SECURITY)])
+                    for code in _OF_ALL:
+                        call["responses"].setdefault(str(code), _problem(code))
             for parameter in (p for path in whole["paths"].values() for call in path.values() for p in call.get("parameters", ())):
                 if parameter["name"] == "domain":
                     parameter["schema"] = {"type": "string", "enum": list(domains)}

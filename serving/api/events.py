@@ -18,6 +18,9 @@ from serving.storage.tables import StoredEvent
 
 _EARLIEST = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp() * 1e6)
 
+_LINKS: dict[str, documents.Link] = {
+    "person": ("get", "/v1/{domain}/users/{user_id}", {"domain": "$request.path.domain", "user_id": "$request.body#/user_id"})
+}
 _SCHEMA = {
     "anyOf": [
         {"$ref": "#/components/schemas/EventBody"},
@@ -31,7 +34,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post(
         "/v1/{domain}/events",
-        responses=documents.answers(documents.EventsAnswer, 400, 404, 413, 415, 422, 503),
+        responses=documents.answers(documents.EventsAnswer, 400, 404, 413, 415, 422, 503, links=_LINKS),
         openapi_extra=documents.takes(schema=_SCHEMA),
     )
     async def events(domain: str, request: Request) -> Response:

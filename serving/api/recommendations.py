@@ -21,13 +21,20 @@ from serving.storage.tables import StoredSlate
 
 _NAMED = 5  # unknown ids that a note names
 
+_DOMAIN = "$request.path.domain"
+_LINKS: dict[str, documents.Link] = {
+    "slate": ("get", "/v1/{domain}/slates/{slate_id}", {"domain": _DOMAIN, "slate_id": "$response.body#/slate"}),
+    "first": ("get", "/v1/{domain}/items/{item_id}", {"domain": _DOMAIN, "item_id": "$response.body#/items/0/item_id"}),
+    "like the first": ("get", "/v1/{domain}/items/{item_id}/similar", {"domain": _DOMAIN, "item_id": "$response.body#/items/0/item_id"}),
+}
+
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["recommendations"])
 
     @routes.post(
         "/v1/{domain}/recommendations",
-        responses=documents.answers(documents.SlateAnswer, 400, 404, 413, 415, 422, 503),
+        responses=documents.answers(documents.SlateAnswer, 400, 404, 413, 415, 422, 503, links=_LINKS),
         openapi_extra=documents.takes("RecommendationsBody"),
     )
     async def recommendations(domain: str, request: Request) -> Response:

@@ -50,12 +50,22 @@ def setup(level: int = logging.INFO, stream: TextIO | None = None) -> None:
 
 
 @lru_cache(maxsize=1)
-def _key() -> bytes:
+def _own_key() -> bytes:
     """FACTOTUM_LOG_KEY, so that replicas and days can be compared; without it a key that ends with the process."""
     given = os.environ.get("FACTOTUM_LOG_KEY")
     return hashlib.sha256(given.encode()).digest() if given else secrets.token_bytes(32)
 
 
+_given: list[bytes] = []
+
+
+def use_key(key: bytes) -> None:
+    """From now on people are hashed with this key (32 bytes), the same in all replicas. Called by who makes a service."""
+    _given[:] = [key]
+
+
 def person(user: str) -> str:
-    """12 hexadecimal digits that stand for a person in logs; without the key they cannot be traced back by trying ids."""
-    return hashlib.blake2b(user.encode("utf-8", "replace"), key=_key(), digest_size=6).hexdigest()
+    """12 hexadecimal digits that stand for a person in logs and in the audit; without the key they cannot be traced back by
+    trying ids."""
+    key = _given[0] if _given else _own_key()
+    return hashlib.blake2b(user.encode("utf-8", "replace"), key=key, digest_size=6).hexdigest()

@@ -17,12 +17,18 @@ from configs.deployment import Deployment
 from configs.domain import Domain
 from serving import counting
 from serving.access.breakers import Breakers
+from serving.access.secrets import Secrets, judge_addresses
+from serving.access.tokens import Tokens
+from serving.accounts import Accounts
+from serving.audit import Audit
 from serving.cache import Cache
 from serving.engine import Engine
 from serving.fallback import PART, Fallback
 from serving.filters import FilterError
 from serving.live import Live, NotReadyError
+from serving.logs import use_key
 from serving.metrics import Metrics, Noticeboard
+from serving.ownership import Ownership
 from serving.recommender import Ask, LocalRecommender, Recommender
 from serving.resilience import Lookout, breaker_changed, guard_of
 from serving.scored import ScoredFiles
@@ -73,6 +79,13 @@ class Service:
         self.breakers = Breakers(deployment.breakers, partial(breaker_changed, self.metrics))
         self.database = database or Database(address(home, deployment.storage.url))
         self.database.guard = guard_of(self.breakers)
+        self.secrets = Secrets.from_environment(home, deployment.environment)
+        if deployment.environment == "production":
+            judge_addresses({"storage.url": deployment.storage.url})
+        use_key(self.secrets.person)
+        self.tokens = Tokens(self.secrets, deployment.access)
+        self.ownership = Ownership(self.database, self.secrets, deployment, self.metrics)
+        self.accounts = Accounts(self.database, self.secrets, deployment, self.metrics, self.ownership, self.tokens)
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics)
         self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics)
@@ -80,7 +93,8 @@ class Service:
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
         self.noticeboard = Noticeboard(home / "metrics", self.metrics)
-        self.limiter = counting.limiter(home, deployment, os.environ.get(counting.REDIS_URL))
+        self.limiter = counting.limiter(home, deployment, self.secrets.redis)
+        self.audit = Audit(self.database, home, deployment.storage.spool, self.metrics)
         self.cache = Cache(self.metrics)
         self._fallbacks = {name: Fallback(ScoredFiles(home, name)) for name in self.domains}
         self._noticing: asyncio.Task[None] | None = None
@@ -88,6 +102,8 @@ class Service:
 
     async def start(self) -> None:
         await self._lookout.start()
+        await self.ownership.start()
+        await self.audit.start()
         await self.live.start()
         await self.recommender.start()
         await self.slates.start()
@@ -101,7 +117,10 @@ class Service:
         await self._lookout.stop()
         await self.recommender.stop()
         await self.live.stop()
+        await self.accounts.close()
+        await self.ownership.stop()
         await self.slates.stop(self.deployment.drain_s)
+        await self.audit.stop(self.deployment.drain_s)
         await asyncio.to_thread(self.noticeboard.remove)
         await self.limiter.close()
         await self.database.close()

@@ -43,6 +43,7 @@ class Tables:
             sa.Column("status", sa.String(20), nullable=False),  # active, disabled
             sa.Column("created", sa.BigInteger, nullable=False),
             sa.Column("last_activity", sa.BigInteger, nullable=False),
+            indices=[("by_status", "status")],
         )
         #: What a person says of themselves. Dates and times as ISO 8601 text: a birth time may be missing or rough.
         self.profiles = self._table(
@@ -114,6 +115,15 @@ class Tables:
             sa.Column("expires", sa.BigInteger, nullable=False),
             sa.Column("used_at", sa.BigInteger),
             indices=[("by_expires", "expires"), ("by_account", "account")],
+        )
+        #: What was taken back or erased, as keyed hashes: replicas learn from it whom to forget, and nobody can read who it was.
+        self.erasures = self._table(
+            "users",
+            "erasures",
+            sa.Column("hash", sa.String(HASH), primary_key=True),
+            sa.Column("what", sa.String(20), nullable=False),  # account, session, link, user
+            sa.Column("at", sa.BigInteger, nullable=False),
+            indices=[("by_at", "at")],
         )
         #: What a person is told. `payload` is JSON: what happened, in machine form; the sentence is made when it is shown.
         self.notifications = self._table(
@@ -291,7 +301,7 @@ class Tables:
             sa.Column("due_at", sa.BigInteger, nullable=False),
             sa.Column("published_at", sa.BigInteger),
             sa.Column("error", sa.Text),
-            indices=[("by_due_at", "published_at", "due_at")],
+            indices=[("by_due_at", "published_at", "due_at"), ("by_key", "key", "published_at", "occurred_at")],
         )
         #: What a consumer has taken: written in the transaction of its effect, so that the effect is one.
         self.inbox = self._table(
@@ -299,7 +309,7 @@ class Tables:
             "inbox",
             sa.Column("consumer", sa.String(40), primary_key=True),
             sa.Column("event_id", sa.String(MAX_ID_BYTES), primary_key=True),
-            sa.Column("state", sa.String(20), nullable=False),  # done; begun = an effect outside the database was started
+            sa.Column("state", sa.String(20), nullable=False),  # done; begun = an effect outside the database was started; dead
             sa.Column("at", sa.BigInteger, nullable=False),
             indices=[("by_at", "at")],
         )

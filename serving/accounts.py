@@ -105,7 +105,7 @@ class Accounts:
         self, database: Database, secrets: Secrets, deployment: Deployment, metrics: Metrics, ownership: Ownership, tokens: Tokens
     ) -> None:
         self._database, self._secrets, self._metrics = database, secrets, metrics
-        self._access, self._public_url = deployment.access, deployment.public_url.rstrip("/")
+        self._access = deployment.access
         self._tokens, self._ownership = tokens, ownership
         self._accounts, self._sessions = AccountRows(database), SessionRows(database)
         self.passwords = Passwords(deployment.access)
@@ -310,7 +310,7 @@ class Accounts:
                 return  # one was sent a moment ago
             await self._accounts.put_one_time(connection, _hash(token), "reset", name, expires)
             if name is not None:
-                values = {"link": f"{self._public_url}/reset#token={token}", "minutes": int(self._access.reset_minutes)}
+                values = {"token": token, "minutes": int(self._access.reset_minutes)}
                 payload: dict[str, object] = {"account": name, "to": address, "template": "password-reset", "values": values}
                 await put(self._database, connection, [Envelope("mail.requested", name, payload)])
 

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -45,13 +46,13 @@ class SigningKey:
     key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Secrets:
-    """`signing`: the first signs, all verify. `person`: the 32-byte key of the hash that stands for a person in logs, in the
-    audit and in the list of the erased: who loses it loses the list. Addresses are None where nothing is configured."""
+    """`home`: where keys that were not given are made, when they are first needed. Addresses are None where nothing is configured."""
 
-    signing: tuple[SigningKey, ...]
-    person: bytes = field(repr=False)
+    home: Path
+    given_signing: tuple[SigningKey, ...] = field(default=(), repr=False)
+    given_person: bytes | None = field(default=None, repr=False)
     telegram: str | None = field(default=None, repr=False)
     smtp: str | None = field(default=None, repr=False)
     redis: str | None = field(default=None, repr=False)
@@ -59,34 +60,47 @@ class Secrets:
 
     @classmethod
     def from_environment(cls, home: Path, environment: Environment) -> Secrets:
-        """The secrets of this process. In development the keys that are not given are made once, in `home`/secrets.json (mode
-        0600), which all replicas read. Raises SecretError."""
+        """The secrets of this process, judged. In development the keys that are not given are made at first use, once, in
+        `home`/secrets.json (mode 0600), which all replicas read. Writes nothing. Raises SecretError."""
         strict = environment == "production"
         given_keys, given_log = os.environ.get("FACTOTUM_SIGNING_KEYS", ""), os.environ.get("FACTOTUM_LOG_KEY", "")
-        if strict and not given_keys:
-            raise SecretError(f"FACTOTUM_SIGNING_KEYS is not set, and production does not make keys by itself; {_MAKE}")
-        if strict and len(given_log.encode()) < KEY_BYTES:
-            raise SecretError(
-                f"FACTOTUM_LOG_KEY must be at least {KEY_BYTES} characters, the same for all replicas; `openssl rand -hex 32`"
-            )
         if strict:
+            if not given_keys:
+                raise SecretError(f"FACTOTUM_SIGNING_KEYS is not set, and production does not make keys by itself; {_MAKE}")
+            if len(given_log.encode()) < KEY_BYTES:
+                how = "the same for all replicas; `openssl rand -hex 32` makes one"
+                raise SecretError(f"FACTOTUM_LOG_KEY must be at least {KEY_BYTES} characters, {how}")
             _judge("FACTOTUM_LOG_KEY", given_log.encode(), "`openssl rand -hex 32` makes one", _LEAST_DISTINCT // 2)
             _judge_address("FACTOTUM_DATABASE_URL", os.environ.get("FACTOTUM_DATABASE_URL", ""))
             _judge_address("FACTOTUM_REDIS_URL", os.environ.get("FACTOTUM_REDIS_URL", ""), must=True)
             _judge_address("FACTOTUM_SMTP_URL", os.environ.get("FACTOTUM_SMTP_URL", ""))
-        made = _own(home) if not (given_keys and given_log) else {}
-        signing = signing_keys(given_keys, strict) if given_keys else (SigningKey(made["kid"], _decoded(made["key"])),)
         telegram = os.environ.get("FACTOTUM_TELEGRAM_TOKEN") or None
         if telegram is not None and _BOT.fullmatch(telegram) is None:
             raise SecretError("FACTOTUM_TELEGRAM_TOKEN is not a bot's token; it has the form 123456789:AAE..., as @BotFather gives it")
         return cls(
-            signing=signing,
-            person=hashlib.sha256(given_log.encode()).digest() if given_log else _decoded(made["person"]),
+            home=home,
+            given_signing=signing_keys(given_keys, strict) if given_keys else (),
+            given_person=hashlib.sha256(given_log.encode()).digest() if given_log else None,
             telegram=telegram,
             smtp=os.environ.get("FACTOTUM_SMTP_URL") or None,
             redis=os.environ.get("FACTOTUM_REDIS_URL") or None,
             kafka=os.environ.get("FACTOTUM_KAFKA_BROKERS") or None,
         )
+
+    @cached_property
+    def signing(self) -> tuple[SigningKey, ...]:
+        """The first signs, all verify. Raises SecretError if the home's own are damaged."""
+        return self.given_signing or (SigningKey(self._own["kid"], _decoded(self._own["key"])),)
+
+    @cached_property
+    def person(self) -> bytes:
+        """The 32-byte key of the hash that stands for a person in logs, in the audit and in the list of the erased: who loses it
+        loses the list. Raises SecretError if the home's own is damaged."""
+        return self.given_person or _decoded(self._own["person"])
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        return _own(self.home)
 
     def stands_for(self, what: str, *parts: str) -> str:
         """64 hexadecimal digits that stand for something of a person; without the key they cannot be traced back by trying ids."""

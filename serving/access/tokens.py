@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import jwt
@@ -35,9 +36,11 @@ class Tokens:
     """HS256 with keys of a closed ring: the header's kid chooses one of ours and never brings or names one of its own."""
 
     def __init__(self, secrets: Secrets, access: Access) -> None:
-        self._ring = {key.kid: key.key for key in secrets.signing}
-        self._first = secrets.signing[0]
-        self._access = access
+        self._secrets, self._access = secrets, access
+
+    @cached_property
+    def _ring(self) -> dict[str, bytes]:
+        return {key.kid: key.key for key in self._secrets.signing}
 
     def issue(self, account: str, session: str, role: Role, now: float | None = None) -> tuple[str, int]:
         """A token and the seconds it is good for. `account`, `session`: 32 hexadecimal digits each; `now`: seconds UTC."""
@@ -54,7 +57,8 @@ class Tokens:
             "role": role,
             "jti": secrets.token_hex(16),
         }
-        return jwt.encode(claims, self._first.key, "HS256", {"kid": self._first.kid, "typ": _TYPE}), lifetime
+        first = self._secrets.signing[0]
+        return jwt.encode(claims, first.key, "HS256", {"kid": first.kid, "typ": _TYPE}), lifetime
 
     def read(self, token: str) -> Caller:
         """Who calls. Raises TokenError."""

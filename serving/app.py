@@ -19,7 +19,9 @@ import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 import configs
@@ -27,7 +29,7 @@ from configs.deployment import Deployment, Replicas
 from serving import counting, logs
 from serving.api.application import create_app
 from serving.filters import FilterError
-from serving.recommender import Ask, Recommender
+from serving.recommender import Ask, Recommender, UnreachableError
 from serving.service import Service, recommender_alone
 from serving.slate import Slate
 
@@ -80,8 +82,13 @@ class HandleRecommender:
         """Nothing to do: Serve ends what the handle leads to."""
 
     async def recommend(self, ask: Ask) -> Slate:
-        """Raises FilterError, TimeoutError, and Ray's errors where no replica can answer. The caller bounds the time."""
-        answer: Slate | Refused = await self._handle.recommend.remote(ask)
+        """Raises FilterError, UnreachableError, and what the engine raised. The caller bounds the time."""
+        try:
+            answer: Slate | Refused = await self._handle.recommend.remote(ask)
+        except RayTaskError:
+            raise  # it was asked, and failed
+        except (RayError, RayServeException) as error:
+            raise UnreachableError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
         if isinstance(answer, Refused):
             raise FilterError(answer.attribute, answer.message, answer.allowed)
         return answer

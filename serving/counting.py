@@ -11,14 +11,21 @@ from sqlalchemy.engine import make_url
 from configs import ConfigError
 from configs.deployment import Deployment
 from serving.access import limits
+from serving.access.breakers import Breakers
 from serving.storage.database import address
 
 REDIS_URL = "FACTOTUM_REDIS_URL"
+LIMITER = "limiter"  # its breaker
 
 
-def limiter(home: Path, deployment: Deployment, redis_url: str | None, guard: limits.Guard = nullcontext) -> limits.Limiter:
+def limiter(home: Path, deployment: Deployment, redis_url: str | None, breakers: Breakers) -> limits.Limiter:
     """The one count of a deployment's requests. Raises ConfigError where its gateways could not share one, and says what is allowed."""
     try:
+        guard: limits.Guard = nullcontext
+        if redis_url:
+            from redis.exceptions import RedisError
+
+            guard = breakers.of(LIMITER, (RedisError, OSError))
         return limits.choose(deployment.limits, deployment.gateways, redis_url, home, _lite(home, deployment), guard)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -58,13 +58,18 @@ class LateError(RuntimeError):
     """The deadline passed before the engine came to the question."""
 
 
+class UnreachableError(RuntimeError):
+    """What answers lies in another process, and none of them could be asked."""
+
+
 class Recommender(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
 
     async def recommend(self, ask: Ask) -> Slate:
-        """The slate of the bundle in service. Raises NotReadyError, LateError, FilterError, or whatever the engine raises."""
+        """The slate of the bundle in service. Raises NotReadyError, LateError, UnreachableError, FilterError, or whatever the engine
+        raises."""
         ...
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from types import TracebackType
 
 from serving.access.breakers import STATES, Breakers, OpenError, State
 from serving.access.breakers import Guard as Enter
 from serving.metrics import Metrics
 from serving.storage.database import DatabaseAwayError, Guard
+from serving.storage.far import away
 
 DATABASE = "database"
 _LOOK_S = 0.25  # how often a dependency that is away is asked whether it is back
@@ -46,6 +48,11 @@ def guard_of(breakers: Breakers) -> Guard:
     """What a Database wants around its transactions."""
     enter = breakers.of(DATABASE, (DatabaseAwayError,))
     return lambda: _DatabaseGuard(enter)
+
+
+def redis_guard(breakers: Breakers, name: str, url: str | None) -> Enter:
+    """What stands around each question to Redis; nothing where there is none."""
+    return breakers.of(name, away()) if url else nullcontext
 
 
 class Lookout:

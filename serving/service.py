@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import configs
 from configs.deployment import Deployment
 from configs.domain import Domain
-from serving import counting
-from serving.access.breakers import Breakers
+from serving import counting, degraded
+from serving.access.breakers import Breakers, OpenError
 from serving.access.secrets import Secrets, judge_addresses
 from serving.access.tokens import Tokens
 from serving.accounts import Accounts
@@ -29,11 +29,12 @@ from serving.live import Live, NotReadyError
 from serving.logs import use_key
 from serving.metrics import Metrics, Noticeboard
 from serving.ownership import Ownership
-from serving.recommender import Ask, LocalRecommender, Recommender
-from serving.resilience import Lookout, breaker_changed, guard_of
+from serving.recommender import Ask, LateError, LocalRecommender, Recommender, UnreachableError
+from serving.resilience import DATABASE, Lookout, breaker_changed, guard_of, redis_guard
 from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
+from serving.storage.cache import Levels
 from serving.storage.database import Database, address
 from serving.storage.interactions import Interactions
 from serving.storage.slates import Slates, SlateWriter
@@ -82,10 +83,16 @@ class Service:
         self.secrets = Secrets.from_environment(home, deployment.environment)
         if deployment.environment == "production":
             judge_addresses({"storage.url": deployment.storage.url})
-        use_key(self.secrets.person)
         self.tokens = Tokens(self.secrets, deployment.access)
         self.ownership = Ownership(self.database, self.secrets, deployment, self.metrics)
         self.accounts = Accounts(self.database, self.secrets, deployment, self.metrics, self.ownership, self.tokens)
+        self.levels = Levels(
+            deployment.caching,
+            self.secrets.redis,
+            lambda kind, outcome: self.metrics.cache.labels(kind, outcome).inc(),
+            redis_guard(self.breakers, "cache", self.secrets.redis),
+            partial(degraded.note, "cache"),
+        )
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics)
         self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics)
@@ -93,15 +100,21 @@ class Service:
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
         self.noticeboard = Noticeboard(home / "metrics", self.metrics)
-        self.limiter = counting.limiter(home, deployment, self.secrets.redis)
+        self.limiter = counting.limiter(home, deployment, self.secrets.redis, self.breakers)
+        self._asking = self.breakers.of("recommender", (TimeoutError, LateError, UnreachableError))
         self.audit = Audit(self.database, home, deployment.storage.spool, self.metrics)
         self.cache = Cache(self.metrics)
         self._fallbacks = {name: Fallback(ScoredFiles(home, name)) for name in self.domains}
         self._noticing: asyncio.Task[None] | None = None
-        self._lookout = Lookout(self.breakers, {"database": self.database.ping})
+        asks: dict[str, Callable[[], Awaitable[object]]] = {DATABASE: self.database.ping}
+        if self.secrets.redis:
+            asks |= {"cache": self.levels.ping, "limiter": lambda: self.limiter.take("lookout", 1)}
+        self._lookout = Lookout(self.breakers, asks)
 
     async def start(self) -> None:
         await self._lookout.start()
+        await self.levels.start()
+        use_key(self.secrets.person)
         await self.ownership.start()
         await self.audit.start()
         await self.live.start()
@@ -119,8 +132,8 @@ class Service:
         await self.live.stop()
         await self.accounts.close()
         await self.ownership.stop()
-        await self.slates.stop(self.deployment.drain_s)
-        await self.audit.stop(self.deployment.drain_s)
+        await asyncio.gather(self.slates.stop(self.deployment.drain_s), self.audit.stop(self.deployment.drain_s))
+        await self.levels.close()
         await asyncio.to_thread(self.noticeboard.remove)
         await self.limiter.close()
         await self.database.close()
@@ -135,14 +148,17 @@ class Service:
 
     def standing(self, domain: str) -> Standing:
         """What answers for a domain now. Raises NotReadyError."""
-        return self.live.standing(domain)
+        standing = self.live.standing(domain)
+        if self.live.database_away is not None:
+            degraded.note(DATABASE)  # what was recorded elsewhere meanwhile is missing
+        return standing
 
     # ------------------------------------------------------------ answers
 
     async def recommend(self, ask: Ask) -> Slate:
         """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. Raises FilterError, NotReadyError."""
         try:
-            async with asyncio.timeout(ask.deadline_s + _GRACE_S):
+            async with self._asking(), asyncio.timeout(ask.deadline_s + _GRACE_S):
                 slate = await self.recommender.recommend(ask)
         except FilterError:
             raise
@@ -152,28 +168,31 @@ class Service:
             log.warning(
                 "the recommender did not answer",
                 extra={"fields": {"domain": ask.domain, "why": f"{type(error).__name__}: {error}"}},
-                exc_info=None if isinstance(error, TimeoutError | NotReadyError) else error,
+                exc_info=None if isinstance(error, TimeoutError | LateError | UnreachableError | OpenError | NotReadyError) else error,
             )
             slate = await asyncio.to_thread(self._fallbacks[ask.domain].slate, ask, standing)
+        if self.live.database_away is not None:
+            slate = replace(slate, degraded=(*slate.degraded, DATABASE))
         for part in slate.degraded:
             self.metrics.degraded.labels(ask.domain, part).inc()
+            degraded.note(part)
         for stage, milliseconds in slate.stages_ms.items():
             self.metrics.stage_seconds.labels(ask.domain, stage).observe(milliseconds / 1_000.0)
         return slate
 
     def similar(self, domain: str, item: int, k: int) -> tuple[SlateItem, ...]:
         """The k available items most like one. Raises IndexError, NotReadyError."""
-        engine = self.live.standing(domain).engine
+        engine = self.standing(domain).engine
         return self.cache.get("similar", engine, (item, k), lambda: engine.similar(item, k))
 
     def popular(self, domain: str, k: int) -> tuple[SlateItem, ...]:
         """Raises NotReadyError."""
-        engine = self.live.standing(domain).engine
+        engine = self.standing(domain).engine
         return self.cache.get("popular", engine, k, lambda: engine.popular(k))
 
     def prepared(self, domain: str, what: str, make: Callable[[Engine], bytes]) -> bytes:
         """Bytes that change only with the bundle or the catalogue, made once for each. Raises NotReadyError."""
-        engine = self.live.standing(domain).engine
+        engine = self.standing(domain).engine
         return self.cache.get("prepared", engine, what, lambda: make(engine))
 
     # ------------------------------------------------------------ writes

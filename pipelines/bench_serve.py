@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -203,7 +203,7 @@ def promotion(target: Target, asks: Sequence[bytes], home: Path, domain: str, se
         seen: set[str] = set()
         while not load.done():
             with suppress(OSError, TimeoutError, ValueError, KeyError):
-                seen.add(str(json.loads((await client.ask(asks[0]))[1])["model_version"]))
+                seen.add(str(json.loads((await client.ask(asks[0])).body)["model_version"]))
             await asyncio.sleep(0.1)
         return await load, seen
 
@@ -218,17 +218,17 @@ def promotion(target: Target, asks: Sequence[bytes], home: Path, domain: str, se
 
 def killed_replica(target: Target, asks: Sequence[bytes], seconds: float) -> dict[str, Any]:
     """kill -9 of one gateway replica while 50 requests a second come in."""
-    replicas = _replicas(target.pid)
-    if not replicas:
+    first = replicas(target.pid)
+    if not first:
         return {"asked": 0, "failed": 0, "replaced_after_s": None}
 
     async def both(client: Client) -> tuple[Outcome, float | None]:
         load = asyncio.create_task(open_loop(client, asks, 50.0, seconds))
         await asyncio.sleep(seconds / 6)
-        os.kill(replicas[0], signal.SIGKILL)
+        os.kill(first[0], signal.SIGKILL)
         killed, replaced = time.monotonic(), None
         while not load.done():
-            if replaced is None and len(set(_replicas(target.pid)) - {replicas[0]}) >= len(replicas):
+            if replaced is None and len(set(replicas(target.pid)) - {first[0]}) >= len(first):
                 replaced = time.monotonic() - killed
             await asyncio.sleep(0.25)
         return await load, replaced
@@ -252,8 +252,8 @@ def at_rest(target: Target) -> dict[str, Any]:
 
 
 @contextmanager
-def served(home: Path, domain: str, deployment: Deployment) -> Iterator[Target]:
-    """The application on Ray Serve, on a free port of the loopback interface; ended as Ctrl-C ends it."""
+def served(home: Path, domain: str, deployment: Deployment, environment: Mapping[str, str] | None = None) -> Iterator[Target]:
+    """The application on Ray Serve, on a free port of the loopback interface; ended as Ctrl-C ends it. `environment`: beside our own."""
     port = free_port()
     http = deployment.http.model_copy(update={"host": "127.0.0.1", "port": port})
     said = {
@@ -263,7 +263,7 @@ def served(home: Path, domain: str, deployment: Deployment) -> Iterator[Target]:
         "quiet": True,
         "json": False,
     }
-    with _program([sys.executable, "-m", "pipelines.serve", json.dumps(said)], {}, home, "serve") as process:
+    with _program([sys.executable, "-m", "pipelines.serve", json.dumps(said)], dict(environment or {}), home, "serve") as process:
         yield _ready(Target("127.0.0.1", port, process.pid), process)
 
 
@@ -309,7 +309,7 @@ def _ready(target: Target, process: subprocess.Popen[bytes], patience_s: float =
     raise RuntimeError(f"the application was not ready after {patience_s:.0f} s")
 
 
-def _replicas(pid: int) -> list[int]:
+def replicas(pid: int) -> list[int]:
     names = {process.pid: memory.name(process.pid) for process in processes.descendants(pid)}
     return [pid for pid, name in names.items() if name.startswith("ray::ServeReplica") and name.endswith(GATEWAY)]
 

@@ -12,11 +12,24 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 _TIMEOUT_S = 10.0
+
+
+class Answer(NamedTuple):
+    """`head`: the header lines as they came, in lower case."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The value of the header (its name in lower case), None if it is not there."""
+        at = self.head.find(f"\r\n{name}:".encode())
+        return None if at < 0 else self.head[at + len(name) + 3 :].split(b"\r\n", 1)[0].strip().decode("latin-1")
 
 
 class _Connection(asyncio.Protocol):
@@ -24,10 +37,10 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
         self._ends = -1
-        self._status = 0
+        self._head = b""
         self._body = 0
         self.open = False
 
@@ -46,7 +59,7 @@ class _Connection(asyncio.Protocol):
             if head < 0:
                 return
             lines = bytes(self._buffer[:head]).lower()
-            self._status = int(lines[9:12])
+            self._head = lines
             at = lines.find(b"\r\ncontent-length:")
             if at < 0:
                 self.close()
@@ -56,11 +69,11 @@ class _Connection(asyncio.Protocol):
             if b"\r\nconnection: close" in lines:
                 self.open = False
         if len(self._buffer) >= self._ends and self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result((self._status, bytes(self._buffer[self._body : self._ends])))
+            self._waiting.set_result(Answer(int(self._head[9:12]), self._head, bytes(self._buffer[self._body : self._ends])))
             del self._buffer[: self._ends]
             self._ends = -1
 
-    def ask(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
+    def ask(self, request: bytes) -> asyncio.Future[Answer]:
         assert self._transport is not None
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -80,14 +93,15 @@ class Client:
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self._idle: list[_Connection] = []
 
-    def request(self, method: str, path: str, body: object = None) -> bytes:
-        """The bytes of a request, made once and sent many times."""
+    def request(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> bytes:
+        """The bytes of a request, made once and sent many times. `headers`: beside those of the client."""
         content = b"" if body is None else json.dumps(body).encode()
         kind = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        return f"{method} {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{self._headers}{kind}\r\n".encode() + content
+        own = self._headers + "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        return f"{method} {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{own}{kind}\r\n".encode() + content
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body. Raises OSError (also for a connection that broke), TimeoutError."""
+    async def ask(self, request: bytes) -> Answer:
+        """Raises OSError (also for a connection that broke), TimeoutError."""
         connection = await self._take()
         try:
             answer = await asyncio.wait_for(connection.ask(request), _TIMEOUT_S)
@@ -153,7 +167,7 @@ class Outcome:
 
 async def _one(client: Client, request: bytes, due: float, start: float, outcome: Outcome) -> None:
     try:
-        status, _ = await client.ask(request)
+        status = (await client.ask(request)).status
         outcome.count(str(status))
         ok = status < 400
     except (OSError, TimeoutError) as error:

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from configs.deployment import Deployment
 from pipelines.cluster import prepare_environment
 from pipelines.serve import free_port
+from serving.access.origin import MARK_HEADER, PROXY_MARK
 
 RAY_FOLDER = "r"  # of its own: Ray opens the folder it is given to everybody
 _STORE_BYTES = 100 * 2**20  # plain values cross between deployments, nothing large
@@ -28,8 +29,14 @@ _DEREGISTER_S = 0.5  # a replica that ends stays reachable so long, until the pr
 
 #: What is taken out of the proxy's configuration before it reads it: its statistics and metrics pages listen on every
 #: interface and nothing here asks them; its control socket is for this user alone; and what it answers itself while no replica
-#: can is a 503 that says when to try again, not a plain 500 or 404.
+#: can is a 503 that says when to try again, not a plain 500 or 404. What is put in: whom it heard goes to the end of
+#: X-Forwarded-For, with a mark that only this proxy knows, by which a gateway believes it (serving/api/gate.py); and a request
+#: without an Idempotency-Key gets one, so that an answer lost on its way and asked for again is not taken for a second request.
 _CLOSED = r"""
+/^frontend http_frontend$/a\
+    option forwardfor\
+    http-request set-header MARK_HEADER MARK\
+    http-request set-header idempotency-key %[uuid()] unless { req.hdr(idempotency-key) -m found }
 /^frontend prometheus$/,/^frontend http_frontend$/{/^frontend http_frontend$/!d}
 /^listen stats$/,$d
 /^    log [0-9.]*:[0-9]* local0/d
@@ -92,7 +99,12 @@ def _closed_haproxy(folder: Path) -> Path:
     (folder / "503.json").write_text(_PROBLEM, encoding="ascii")
     heading = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {len(_PROBLEM)}\r\n"
     (folder / "503.http").write_bytes(f"{heading}Retry-After: 1\r\nCache-Control: no-store\r\n\r\n{_PROBLEM}".encode("ascii"))
-    (folder / "closed.sed").write_text(_CLOSED.replace("FOLDER", str(folder)), encoding="ascii")
+    mark = secrets.token_hex(16)
+    os.environ[PROXY_MARK] = mark  # the replicas' processes inherit it
+    script = _CLOSED.replace("FOLDER", str(folder)).replace("MARK_HEADER", MARK_HEADER).replace("MARK", mark)
+    written = folder / "closed.sed"
+    written.touch(mode=0o600)
+    written.write_text(script, encoding="ascii")
     program = folder / "haproxy"
     lines = (
         "#!/bin/sh",

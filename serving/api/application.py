@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
 
-from serving.api import calls, documents, domains, events, health, items, pages, problems, recommendations, slates, users
+from serving.api import auth, calls, credentials, documents, domains, events, health, items, me, pages, problems, recommendations, slates, users
 from serving.api.edge import Edge
+from serving.api.gate import Gate
 from serving.service import Service
 
 VERSION = "0.1.0"
@@ -37,6 +39,8 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.include_router(auth.router(service))
+    app.include_router(me.router(service))
     app.include_router(calls.router(service))
     app.include_router(recommendations.router(service))
     app.include_router(events.router(service))
@@ -47,6 +51,16 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(health.router(service))
     pages.install(app)
     problems.install(app)
-    documents.install(app, list(service.domains))
-    app.add_middleware(Edge, metrics=service.metrics, limit=service.deployment.http.body_limit)
+    documents.install(app, list(service.domains), credentials.BODIES)
+    app.add_middleware(Gate, service=service)
+    if service.deployment.access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.deployment.access.origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Deadline-Ms", "X-Request-ID"],
+            expose_headers=["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID"],
+            max_age=600,
+        )  # outside of the gate: a page must be able to read why it was refused
+    app.add_middleware(Edge, metrics=service.metrics, limit=service.deployment.http.body_limit, audit=service.audit)
     return app

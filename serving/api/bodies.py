@@ -85,10 +85,11 @@ class RecommendationsBody(Body):
 
 
 class EventBody(Body):
-    """Something that happened. `time`: ISO 8601 with its offset; left out, it is now."""
+    """Something that happened. `user_id`: `me` is the caller's own user, and so is nothing in a domain that wants a token. `time`: ISO
+    8601 with its offset; left out, it is now."""
 
     event_id: Id
-    user_id: Id
+    user_id: Id | None = None
     item_id: Id
     kind: Word
     value: float | None = None

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, create_model
 
 from configs.domain import Call, Domain
-from serving.api import answers, documents
+from serving.api import answers, documents, permits
 from serving.api.bodies import Body, Id, read
 from serving.api.problems import Fault, Problem
 from serving.api.recommendations import answered
@@ -53,7 +53,9 @@ Endpoint = Callable[..., Awaitable[Response]]
 def _popular(service: Service, domain: Domain, call: Call) -> Endpoint:
     what = f"{call.method} {call.path}"
 
-    async def popular() -> Response:
+    async def popular(request: Request) -> Response:
+        await permits.ask_about(service, request, domain, None, newcomer=True)
+
         def write(engine: Engine) -> bytes:
             listed = answers.items(engine.popular(call.k), call.echo)
             return orjson.dumps(
@@ -71,6 +73,7 @@ def _similar(service: Service, domain: Domain, call: Call) -> Endpoint:
 
     async def similar(request: Request) -> Response:
         body = await read(request, model)
+        await permits.ask_about(service, request, domain, None, newcomer=True)
         item, k = _asked(body, key, call)
         engine = service.standing(domain.name).engine
         row = engine.catalogue.row(item)
@@ -88,18 +91,20 @@ def _similar(service: Service, domain: Domain, call: Call) -> Endpoint:
 
 def _one_source(service: Service, domain: Domain, call: Call) -> Endpoint:
     model = _body(domain, call)
-    key = str(call.key)
+    key, limit_s = str(call.key), domain.serving.deadline_ms / 1_000.0
 
     async def one_source(request: Request) -> Response:
         body = await read(request, model)
-        user, k = _asked(body, key, call)
+        named, k = _asked(body, key, call)
         standing = service.standing(domain.name)
-        request.state.user = user
+        user = await permits.ask_about(service, request, domain, named)
+        if user is None:
+            raise Problem(503, "database-away", "the accounts are not read yet; try again", headers={"Retry-After": "1"})
         if user not in standing.people:
             raise Problem(404, "unknown-user", "no such user", [Fault(key, "unknown user", answers.as_number(user))])
         if call.answers not in standing.engine.sources:
             raise Problem(503, "no-source", f"the bundle in service has no source {call.answers!r}", headers={"Retry-After": "60"})
-        ask = Ask(domain.name, k, user=user, sources=(call.answers,), deadline_s=domain.serving.deadline_ms / 1_000.0)
+        ask = Ask(domain.name, k, user=user, sources=(call.answers,), deadline_s=permits.remaining_s(request, limit_s))
         slate = await service.recommend(ask)
         return answered(service, slate, user, _written(key, user, k), echo=call.echo, also={key: answers.as_number(user)})
 

@@ -1,4 +1,4 @@
-"""The outermost layer, plain ASGI: request id, limit of the body, last resort for errors, metrics and the access log."""
+"""The outermost layer, plain ASGI: request id, limit of the body, last resort for errors, metrics, the access log and the audit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access.identity import NOBODY
+from serving.api.gate import free
 from serving.api.problems import Problem, response
+from serving.audit import Audit, event_type
+from serving.degraded import HEADER, begin
 from serving.logs import person, request_id
 from serving.metrics import Metrics
 
+_QUESTIONS = frozenset({"recommendations", "calls"})  # tags of routes whose POST only asks
+_LOGINS = frozenset(("POST", f"/v1/auth/{word}") for word in ("login", "register", "refresh", "telegram"))
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 log = logging.getLogger("factotum.access")
@@ -22,8 +28,8 @@ _faults = logging.getLogger("factotum.api")
 class Edge:
     """`limit`: bytes of a body; more is 413, whatever the headers promise, as soon as it is known."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, limit: int) -> None:
-        self._app, self._metrics, self._limit = app, metrics, limit
+    def __init__(self, app: ASGIApp, metrics: Metrics, limit: int, audit: Audit) -> None:
+        self._app, self._metrics, self._limit, self._audit = app, metrics, limit, audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,6 +40,7 @@ class Edge:
         given = headers.get(b"x-request-id", b"")
         name = given.decode("ascii") if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(name)
+        missing = begin()
         status, sent_bytes, begun, taken = 500, 0, False, 0
 
         async def limited() -> Message:
@@ -50,6 +57,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 begun, status = True, message["status"]
                 extra = [(b"x-request-id", name.encode())]
+                if missing:
+                    extra.append((HEADER, ",".join(sorted(missing)).encode()))
                 if status == 413:
                     extra.append((b"connection", b"close"))  # the rest of the body is not read
                 message["headers"] = [*message.get("headers", ()), *extra]
@@ -70,7 +79,7 @@ class Edge:
                 await response(problem, scope["path"])(scope, receive, counted)
             except Exception:
                 self._metrics.errors.labels("api").inc()
-                _faults.exception("a request failed", extra={"fields": {"method": scope["method"], "route": _route(scope)}})
+                _faults.exception("a request failed", extra={"fields": {"method": _method(scope), "route": _route(scope)}})
                 if begun:
                     raise
                 detail = f"something went wrong here; the log has it under the request id {name}"
@@ -82,12 +91,20 @@ class Edge:
             self._metrics.requests.labels(route, _method(scope), status).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
             if log.isEnabledFor(logging.INFO):
-                fields = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1e3, 2), "bytes": sent_bytes}
+                fields = {"method": _method(scope), "route": route, "status": status, "ms": round(seconds * 1e3, 2), "bytes": sent_bytes}
                 user = scope.get("state", {}).get("user")
                 if user is not None:
                     fields["person"] = person(user)
                 log.info("request", extra={"fields": fields})
+            if not free(scope["path"]):
+                self._entered(scope, route, status, name, seconds)
             request_id.reset(token)
+
+    def _entered(self, scope: Scope, route: str, status: int, name: str, seconds: float) -> None:
+        method, tags = _method(scope), getattr(scope.get("route"), "tags", ())
+        kind = event_type(method, status, question=not _QUESTIONS.isdisjoint(tags), login=(method, route) in _LOGINS)
+        state = scope.get("state", {})
+        self._audit.put(kind, method, route, status, name, seconds * 1e3, state.get("caller", NOBODY), state.get("user"))
 
     def _too_large(self) -> Problem:
         return Problem(413, "too-large", f"a body may have {self._limit} bytes")

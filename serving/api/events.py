@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from configs.domain import Domain
 from features.catalogue import Catalogue
-from serving.api import answers, documents
+from serving.api import answers, documents, permits
 from serving.api.bodies import EventBody, checked, document
 from serving.api.domains import known
 from serving.api.problems import Fault, Problem
@@ -49,7 +49,7 @@ def router(service: Service) -> APIRouter:
             raise Problem(422, "invalid", f"send 1 to {limit} events at once", [fault])
         catalogue = service.standing(domain).engine.catalogue
         now = now_us()
-        stored: list[StoredEvent] = []
+        given_events: list[tuple[EventBody, int]] = []
         faults: list[Fault] = []
         for place, one in enumerate(listed):
             where = "" if single else f"[{place}]"
@@ -61,9 +61,13 @@ def router(service: Service) -> APIRouter:
             moment, wrong = _moment(body.time, now + place, words.source.future_tolerance_s)
             found = [*wrong, *_wrong(words, catalogue, body)]
             faults.extend(Fault(f"{where}{'.' if where else ''}{fault.where}", fault.what, fault.got, fault.allowed) for fault in found)
-            stored.append(StoredEvent(body.event_id, body.user_id, body.item_id, body.kind, body.value, moment))
+            given_events.append((body, moment))
         if faults:
             raise Problem(422, "invalid", f"{faults[0].where}: {faults[0].what}; nothing was stored", faults)
+        whose = await permits.write_about(service, request, words, [body.user_id for body, _ in given_events])
+        stored = [
+            StoredEvent(body.event_id, whose[body.user_id], body.item_id, body.kind, body.value, moment) for body, moment in given_events
+        ]
         if len({event.user for event in stored}) == 1:
             request.state.user = stored[0].user
         new = await service.record(domain, stored)

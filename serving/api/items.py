@@ -1,9 +1,7 @@
-"""The catalogue: search, one item, items like it, and adding one (with the administrator's key)."""
+"""The catalogue: search, one item, items like it, and adding one (with the scope items:write)."""
 
 from __future__ import annotations
 
-import hmac
-import os
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from configs.domain import Category, Domain, Number, Tags
 from features.catalogue import Catalogue, Cell, CellError, category_word, number_value, tag_words
-from serving.api import answers, documents
+from serving.api import answers, documents, permits
 from serving.api.bodies import ItemBody, read
 from serving.api.domains import known
 from serving.api.problems import Fault, Problem
@@ -22,8 +20,6 @@ from serving.api.recommendations import check_k
 from serving.engine import Engine
 from serving.service import Service
 from serving.storage.tables import StoredItem
-
-ADMIN_KEY = "FACTOTUM_ADMIN_KEY"
 
 
 class ItemsQuery(BaseModel):
@@ -77,13 +73,12 @@ def router(service: Service) -> APIRouter:
         status_code=201,
         responses=documents.answers(documents.ItemAnswer, 400, 401, 403, 404, 413, 415, 422, 503, status=201)
         | {200: {"model": documents.ItemAnswer, "description": "It was there already, and is said anew"}},
-        openapi_extra=documents.takes("ItemBody")
-        | {"parameters": [{"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}}]},
+        openapi_extra=documents.takes("ItemBody"),
     )
     async def add(domain: str, request: Request) -> Response:
         """Adds an item, or says one anew. From the next request on it can be recommended."""
         words = known(service, domain)
-        _administrator(request)
+        permits.need(request, "items:write")
         body = await read(request, ItemBody)
         catalogue = service.standing(domain).engine.catalogue
         cells: dict[str, Cell] = dict(body.attributes)
@@ -117,19 +112,6 @@ def _row(domain: Domain, catalogue: Catalogue, item: str) -> int:
     if row is None:
         raise Problem(404, "unknown-item", f"no such {domain.items.noun}", [Fault("path", f"unknown {domain.items.noun}", item)])
     return row
-
-
-def _administrator(request: Request) -> None:
-    """Raises Problem 403 where no key is set, 401 for a wrong one."""
-    expected = os.environ.get(ADMIN_KEY, "")
-    if not expected:
-        raise Problem(
-            403, "no-admin-key", f"adding items is closed: start the server with {ADMIN_KEY} set to a secret, and send it as X-API-Key"
-        )
-    given = request.headers.get("x-api-key", "")
-    if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace")):
-        fault = Fault("header X-API-Key", "is missing" if not given else "is not the administrator's key")
-        raise Problem(401, "key", "this needs the administrator's key", [fault], {"WWW-Authenticate": 'ApiKey realm="factotum"'})
 
 
 def _check_cells(domain: Domain, cells: dict[str, Cell]) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from configs.domain import Domain, Number, Tags
 from features.catalogue import Catalogue
-from serving.api import answers, documents
+from serving.api import answers, documents, permits
 from serving.api.bodies import Between, RecommendationsBody, read
 from serving.api.domains import known
 from serving.api.problems import Fault, Problem
@@ -43,21 +43,22 @@ def router(service: Service) -> APIRouter:
         body = await read(request, RecommendationsBody)
         engine = service.standing(domain).engine
         _check(words, body, service.deployment.http.history_limit)
+        user = await permits.ask_about(service, request, words, body.user_id, newcomer=body.history is not None)
         notes: list[str] = []
         history = _known_items(engine.catalogue, body.history, "history", words.items.nouns, notes)
         if body.history and not history:
             faults = [Fault(f"history[{place}]", "unknown", item) for place, item in enumerate(body.history)]
             raise Problem(404, "unknown-item", f"none of the {words.items.nouns} in history is known", faults)
-        if body.user_id is not None:
-            request.state.user = body.user_id
-            if body.user_id not in service.standing(domain).people:
-                notes.append("this person is unknown: answered as for a newcomer")
+        if user is None and body.user_id is not None:
+            notes.append("the accounts are not read yet: answered as for a newcomer")
+        if user is not None and user not in service.standing(domain).people:
+            notes.append("this person is unknown: answered as for a newcomer")
         filters = _filters(body)
         engine.check(filters)
         ask = Ask(
             domain=domain,
             k=body.k or words.serving.k,
-            user=body.user_id,
+            user=user,
             history=None if body.history is None else history,
             profile=_profile(engine.catalogue, body),
             filters=filters,
@@ -66,10 +67,10 @@ def router(service: Service) -> APIRouter:
             explain=body.explain,
             seed=body.seed,
             language=body.language,
-            deadline_s=words.serving.deadline_ms / 1_000.0,
+            deadline_s=permits.remaining_s(request, words.serving.deadline_ms / 1_000.0),
         )
         slate = await service.recommend(ask)
-        return answered(service, slate, body.user_id, orjson.dumps(body.model_dump(exclude_unset=True)).decode(), notes)
+        return answered(service, slate, user, orjson.dumps(body.model_dump(exclude_unset=True)).decode(), notes)
 
     return routes
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import orjson
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from serving.api import answers, documents
+from serving.api import answers, documents, permits
 from serving.api.domains import known
 from serving.api.problems import Fault, Problem
 from serving.api.users import iso
@@ -16,15 +16,19 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["slates"])
 
     @routes.get("/v1/{domain}/slates/{slate_id}", responses=documents.answers(documents.StoredSlateAnswer, 404, 503))
-    async def slate(domain: str, slate_id: str) -> Response:
+    async def slate(domain: str, slate_id: str, request: Request) -> Response:
         """What was shown, to whom, by which version, and the request it answered."""
-        known(service, domain)
+        words = known(service, domain)
         found = await service.find_slate(domain, slate_id) if slate_id.isprintable() else None
         if found is None:
             days = service.deployment.retention.slates
             raise Problem(
                 404, "unknown-slate", f"no such slate; they are kept for {days:g} days", [Fault("path", "unknown slate", slate_id)]
             )
+        if found.user is None:
+            permits.read_unnamed(request, words)
+        else:
+            await permits.read_about(service, request, words, found.user)
         said = {
             "slate": found.slate,
             "domain": found.domain,

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from features.state import NO_TIME, Means, UserState
-from serving.api import answers, documents
+from serving.api import answers, documents, permits
 from serving.api.domains import known
 from serving.api.problems import Fault, Problem
 from serving.service import Service
@@ -23,10 +23,10 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v1/{domain}/users/{user_id}", responses=documents.answers(documents.UserAnswer, 404, 503))
     async def user(domain: str, user_id: str, request: Request) -> Response:
-        """Counts by kind, what they liked and did not, and their last events, newest first."""
-        known(service, domain)
+        """Counts by kind, what they liked and did not, and their last events, newest first. `me` is the caller's own user."""
+        words = known(service, domain)
+        user_id = await permits.read_about(service, request, words, user_id)
         standing = service.standing(domain)
-        request.state.user = user_id
         state = standing.people.state(user_id)
         if state is None:
             raise Problem(404, "unknown-user", "no such user", [Fault("path", "unknown user", user_id)])

@@ -45,7 +45,7 @@ def home(tmp_path: Path, world: SmallWorld) -> Path:
 @pytest.fixture
 def quick() -> Deployment:
     """A deployment that looks around often, so that tests need not wait long."""
-    return Deployment.model_validate({"storage": {"poll_ms": 50}, "poll_bundles_ms": 50, "drain_s": 3})
+    return Deployment.model_validate({"limits": {"store": "file"}, "storage": {"poll_ms": 50}, "poll_bundles_ms": 50, "drain_s": 3})
 
 
 @pytest.fixture

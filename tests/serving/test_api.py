@@ -301,7 +301,7 @@ async def test_a_request_has_an_id(client: httpx.AsyncClient) -> None:
     assert len(made) == 16
 
 
-async def test_the_log_tells_the_request_and_hides_the_person(client: httpx.AsyncClient) -> None:
+async def test_the_log_tells_the_request_and_hides_the_person(client: httpx.AsyncClient, service: Service) -> None:
     out = StringIO()
     before = logging.getLogger("factotum").handlers[:]
     logs.setup(stream=out)

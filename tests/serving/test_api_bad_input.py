@@ -15,6 +15,7 @@ import pytest_asyncio
 from configs.deployment import Deployment
 from serving.service import Service
 from serving.storage.slates import Slates
+from tests.serving.callers import machine
 from tests.serving.conftest import started
 from tests.serving.small_world import SmallWorld
 
@@ -161,13 +162,13 @@ async def test_an_unknown_user_is_404_for_the_old_calls(path: str, user: object,
     assert said["errors"][0]["where"] == "user_id"
 
 
-async def test_an_unknown_title_is_404(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_title_is_404(client: httpx.AsyncClient, service: Service) -> None:
     said = problem(await client.post("/recommend_content_based", json={"anime_id": 77}), 404)
     assert said["errors"][0] == {"where": "anime_id", "what": "unknown title", "got": 77}
     problem(await client.get("/v1/anime/items/77"), 404)
     problem(await client.get("/v1/anime/items/77/similar"), 404)
     assert len(problem(await client.post(GENERAL, json={"history": ["a", "b"]}), 404)["errors"]) == 2
-    problem(await client.get("/v1/anime/users/nobody"), 404)
+    problem(await client.get("/v1/anime/users/nobody", headers=await machine(service, "users:read")), 404)
     problem(await client.get("/v1/anime/slates/none"), 404)
     problem(await client.get("/v1/anime/slates/%00"), 404)
 
@@ -256,11 +257,13 @@ async def test_a_bad_k_of_similar(client: httpx.AsyncClient) -> None:
         ({"colour": "red"}, "colour"),
     ],
 )
-async def test_one_bad_event_refuses_all_and_is_named(change: dict[str, Any], where: str, client: httpx.AsyncClient) -> None:
+async def test_one_bad_event_refuses_all_and_is_named(
+    change: dict[str, Any], where: str, client: httpx.AsyncClient, service: Service
+) -> None:
     events = [{**EVENT, "event_id": "good"}, {**EVENT, **change}]
     said = problem(await client.post(EVENTS, json=events), 422)
     assert said["errors"][0]["where"] == f"[1].{where}"
-    problem(await client.get("/v1/anime/users/u"), 404)  # not even the good one was stored
+    problem(await client.get("/v1/anime/users/u", headers=await machine(service, "users:read")), 404)  # not even the good one was stored
     assert problem(await client.post(EVENTS, json=events[1]), 422)["errors"][0]["where"] == where
 
 
@@ -277,14 +280,15 @@ async def test_what_came_is_shown_again_harmlessly(client: httpx.AsyncClient) ->
     assert len(said["got"]) < 100
 
 
-async def test_items_need_the_administrators_key(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_items_need_the_scope(client: httpx.AsyncClient, service: Service) -> None:
     item = {"item_id": "9", "title": "Nine"}
-    assert "FACTOTUM_ADMIN_KEY" in problem(await client.post("/v1/anime/items", json=item, headers={"X-API-Key": ""}), 403)["detail"]
-    monkeypatch.setenv("FACTOTUM_ADMIN_KEY", "right")
-    for headers in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": "righ"}, {"X-API-Key": "right2"}):
+    good = (await machine(service, "items:write"))["X-API-Key"]
+    for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "wrong"}, {"X-API-Key": good[:-1]}, {"X-API-Key": good + "2"}):
         answer = await client.post("/v1/anime/items", json=item, headers=headers)
         problem(answer, 401)
-        assert answer.headers["www-authenticate"].startswith("ApiKey")
+        assert "ApiKey" in answer.headers["www-authenticate"]
+    said = problem(await client.post("/v1/anime/items", json=item, headers=await machine(service, "users:read", "events:write")), 403)
+    assert said["errors"][0]["allowed"] == ["items:write"]
     problem(await client.get("/v1/anime/items/9"), 404)
 
 
@@ -304,11 +308,9 @@ async def test_items_need_the_administrators_key(client: httpx.AsyncClient, monk
         ({"item_id": "x" * 201}, "item_id"),
     ],
 )
-async def test_a_bad_item_is_refused(
-    change: dict[str, Any], where: str, client: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FACTOTUM_ADMIN_KEY", "right")
-    answer = await client.post("/v1/anime/items", json={"item_id": "9", "title": "Nine", **change}, headers={"X-API-Key": "right"})
+async def test_a_bad_item_is_refused(change: dict[str, Any], where: str, client: httpx.AsyncClient, service: Service) -> None:
+    key = await machine(service, "items:write")
+    answer = await client.post("/v1/anime/items", json={"item_id": "9", "title": "Nine", **change}, headers=key)
     assert problem(answer, 422)["errors"][0]["where"].startswith(where)
     assert await service.interactions.items_since("anime", 0) == []
 

@@ -29,6 +29,7 @@ from serving.standing import Standing
 from serving.storage.database import Database, now_us
 from serving.storage.slates import Slates
 from serving.storage.tables import StoredEvent, StoredItem
+from tests.serving.callers import machine
 from tests.serving.conftest import started
 from tests.serving.small_world import GENRES, SmallWorld
 from training import bundle
@@ -118,10 +119,11 @@ async def test_the_same_over_postgresql(
 
 
 async def test_a_slate_is_found_on_another_replica_at_once(home: Path, yaml_file: Path, running: AsyncExitStack, quick: Deployment) -> None:
-    _, one = await started(Service(home, [str(yaml_file)], quick), running)
+    service, one = await started(Service(home, [str(yaml_file)], quick), running)
     _, two = await started(Service(home, [str(yaml_file)], quick), running)
+    key = await machine(service, "users:read")
     served = (await one.post("/v1/anime/recommendations", json={"user_id": "1", "k": 3})).json()
-    found = await two.get(f"/v1/anime/slates/{served['slate']}")
+    found = await two.get(f"/v1/anime/slates/{served['slate']}", headers=key)
     assert found.status_code == 200
     assert found.json()["items"] == served["items"]
 
@@ -298,15 +300,17 @@ async def test_while_the_database_is_away_answers_go_on_and_writes_are_refused(
     database = Database(f"sqlite+aiosqlite:///{home / 'factotum.db'}", wait_s=0.1)
     service, client = await started(Service(home, [str(yaml_file)], quick, database=database), running)
     event = {"event_id": "e1", "user_id": "x", "item_id": "1001", "kind": "like"}
+    key = await machine(service, "users:read")
+    assert (await client.get("/v1/anime/users/x", headers=key)).status_code == 404  # from now on the key is known here
     holder = sqlite3.connect(home / "factotum.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     refused = await client.post("/v1/anime/events", json=event)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.headers["content-type"] == "application/problem+json"
-    assert (await client.get("/v1/anime/users/x")).status_code == 404
+    assert (await client.get("/v1/anime/users/x", headers=key)).status_code == 404
     served = (await client.post("/v1/anime/recommendations", json={"user_id": "1"})).json()
     assert len(served["items"]) == 10
-    assert (await client.get(f"/v1/anime/slates/{served['slate']}")).status_code == 200  # from the spool
+    assert (await client.get(f"/v1/anime/slates/{served['slate']}", headers=key)).status_code == 200  # from the spool
     holder.execute("COMMIT")
     holder.close()
     assert (await client.post("/v1/anime/events", json=event)).status_code == 200

@@ -12,7 +12,7 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -376,9 +376,12 @@ class Accounts:
         async with self._database.reading() as connection:
             return await self._accounts.profile(connection, account)
 
-    async def put_profile(self, account: str, profile: Profile) -> None:
+    async def change_profile(self, account: str, to: Mapping[str, str | None]) -> None:
+        """Changes the named fields of a Profile. Raises AccountError: unknown-account."""
         async with self._database.writing() as connection:
-            await self._accounts.put_profile(connection, account, profile)
+            if await self._accounts.of_id(connection, account) is None:
+                raise AccountError("unknown-account", "there is no such account")
+            await self._accounts.change_profile(connection, account, to)
 
     async def set_role(self, account: str, role: Role) -> None:
         """Tokens say their role, so the sessions end. Raises AccountError: unknown-account."""

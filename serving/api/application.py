@@ -9,7 +9,22 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 
-from serving.api import auth, calls, credentials, documents, domains, events, health, items, me, pages, problems, recommendations, slates, users
+from serving.api import (
+    auth,
+    calls,
+    credentials,
+    documents,
+    domains,
+    events,
+    health,
+    items,
+    me,
+    pages,
+    problems,
+    recommendations,
+    slates,
+    users,
+)
 from serving.api.edge import Edge
 from serving.api.gate import Gate
 from serving.service import Service

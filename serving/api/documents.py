@@ -176,14 +176,14 @@ def takes(*models: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema or refs[0]}}}}
 
 
-def install(app: FastAPI, domains: Sequence[str]) -> None:
-    """The OpenAPI document with the bodies' schemas and the domains there are, made when it is first asked for."""
+def install(app: FastAPI, domains: Sequence[str], bodies: Sequence[type[BaseModel]] = ()) -> None:
+    """The OpenAPI document with the domains there are and the bodies' schemas (`bodies`: of accounts), made when it is first asked for."""
 
     def _openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            bodies: list[type[BaseModel]] = [RecommendationsBody, EventBody, ItemBody]
-            _, definitions = models_json_schema([(model, "validation") for model in bodies], ref_template=_REF)
+            known: list[type[BaseModel]] = [RecommendationsBody, EventBody, ItemBody, *bodies]
+            _, definitions = models_json_schema([(model, "validation") for model in known], ref_template=_REF)
             _, more = models_json_schema([(ProblemDocument, "serialization")], ref_template=_REF)
             schemas = whole.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from serving.accounts import AccountError, Kind
 from serving.filters import FilterError
 from serving.live import NotReadyError
 from serving.storage.database import DatabaseAwayError
@@ -24,6 +25,22 @@ MEDIA_TYPE = "application/problem+json"
 _MOST_GOT = 80  # characters of what came that are shown again
 _MOST_ALLOWED = 200  # words
 _MOST_ERRORS = 20
+
+_OF_ACCOUNTS: dict[Kind, int] = {
+    "email": 422,
+    "password-rules": 422,
+    "registration-closed": 403,
+    "taken": 409,
+    "credentials": 401,
+    "disabled": 403,
+    "refresh": 401,
+    "reset": 400,
+    "telegram": 401,
+    "telegram-off": 404,
+    "unknown-session": 404,
+    "unknown-account": 404,
+    "proof": 403,
+}
 
 log = logging.getLogger("factotum.api")
 
@@ -134,7 +151,10 @@ def install(app: FastAPI) -> None:
         log.warning("a request needed the database", extra={"fields": {"why": str(error)}})
         after = str(max(1, math.ceil(error.retry_after_s)))
         problem = Problem(
-            503, "database-away", "the database does not answer; nothing was written, try again", headers={"Retry-After": after}
+            503,
+            "database-away",
+            "the database does not answer; take what was sent as not written, and send it again",
+            headers={"Retry-After": after},
         )
         return response(problem, request.url.path)
 
@@ -147,6 +167,13 @@ def install(app: FastAPI) -> None:
         fault = Fault(f"filters.{shown(error.attribute)}", str(shown(str(error))), allowed=list(error.allowed) or None)
         return response(Problem(422, "invalid", "a filter asks for something that the catalogue does not have", [fault]), request.url.path)
 
+    async def _account(request: Request, error: Exception) -> Response:
+        assert isinstance(error, AccountError)
+        status = _OF_ACCOUNTS[error.kind]
+        headers = {"WWW-Authenticate": 'Bearer realm="factotum"'} if status == 401 else {}
+        return response(Problem(status, error.kind, str(error), headers=headers), request.url.path)
+
+    app.add_exception_handler(AccountError, _account)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _query)
     app.add_exception_handler(HTTPException, _http)

@@ -101,10 +101,12 @@ class AccountRows:
             return Profile()
         return Profile(row.birth_date, row.birth_time, row.birth_city, row.subscription_status, row.language)
 
-    async def put_profile(self, connection: AsyncConnection, account: str, profile: Profile) -> None:
-        said = {name: getattr(profile, name) for name in Profile.__dataclass_fields__} | {"updated": now_us()}
+    async def change_profile(self, connection: AsyncConnection, account: str, to: Mapping[str, str | None]) -> None:
+        """Changes the named fields, of the defaults where nothing was said yet."""
+        fresh = Profile()
+        said = {name: getattr(fresh, name) for name in Profile.__dataclass_fields__} | dict(to) | {"updated": now_us()}
         statement = self._database.insert(self._tables.profiles).values(account=account, **said)
-        await connection.execute(statement.on_conflict_do_update(index_elements=["account"], set_=said))
+        await connection.execute(statement.on_conflict_do_update(index_elements=["account"], set_={**to, "updated": said["updated"]}))
 
     # ------------------------------------------------------------ links
 

@@ -20,10 +20,17 @@ _LOOK_S = 0.25  # how often a dependency that is away is asked whether it is bac
 log = logging.getLogger("factotum.resilience")
 
 
-def breaker_changed(metrics: Metrics, name: str, state: State) -> None:
-    """Shows a breaker's state; counts those that opened after having been closed or a probe having failed."""
-    metrics.breaker.labels(name).set(STATES.index(state))
-    metrics.breaker_opened.labels(name).inc(state == "open")
+class BreakersShown:
+    """Tells the metrics what the breakers do. A breaker opens once and may be probed often before it closes."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._whole: dict[str, bool] = {}
+
+    def __call__(self, name: str, state: State) -> None:
+        self._metrics.breaker.labels(name).set(STATES.index(state))
+        self._metrics.breaker_opened.labels(name).inc(state == "open" and self._whole.get(name, True))
+        self._whole[name] = state == "closed"
 
 
 class _DatabaseGuard:

@@ -23,22 +23,28 @@ from serving.accounts import Accounts
 from serving.audit import Audit
 from serving.cache import Cache
 from serving.engine import Engine
+from serving.events.consumers import NotDoneError
+from serving.events.exchange import Exchange
 from serving.fallback import PART, Fallback
 from serving.filters import FilterError
 from serving.live import Live, NotReadyError
 from serving.logs import use_key
+from serving.mail import Mailer
 from serving.metrics import Metrics, Noticeboard
+from serving.notifications import NotificationStreams
 from serving.ownership import Ownership
 from serving.recommender import Ask, LateError, LocalRecommender, Recommender, UnreachableError
-from serving.resilience import DATABASE, Lookout, breaker_changed, guard_of, redis_guard
+from serving.resilience import DATABASE, BreakersShown, Lookout, guard_of, redis_guard
 from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
 from serving.storage.cache import Levels
 from serving.storage.database import Database, address
 from serving.storage.interactions import Interactions
+from serving.storage.notifications import Notifications
 from serving.storage.slates import Slates, SlateWriter
 from serving.storage.tables import StoredEvent, StoredItem, StoredSlate
+from serving.subscribers import MAIL, subscribers
 
 _GRACE_S = 0.02  # an answer that is under way when the deadline passes may still come
 _LOOK_S = (0.0, 0.1, 0.15, 0.15)  # pauses before looking for a slate that another replica may be about to write
@@ -77,7 +83,7 @@ class Service:
         self.home, self.deployment = home, deployment
         self.domains: Mapping[str, Domain] = domains_of(domains)
         self.metrics = Metrics()
-        self.breakers = Breakers(deployment.breakers, partial(breaker_changed, self.metrics))
+        self.breakers = Breakers(deployment.breakers, BreakersShown(self.metrics))
         self.database = database or Database(address(home, deployment.storage.url))
         self.database.guard = guard_of(self.breakers)
         self.secrets = Secrets.from_environment(home, deployment.environment)
@@ -103,6 +109,20 @@ class Service:
         self.limiter = counting.limiter(home, deployment, self.secrets.redis, self.breakers)
         self._asking = self.breakers.of("recommender", (TimeoutError, LateError, UnreachableError))
         self.audit = Audit(self.database, home, deployment.storage.spool, self.metrics)
+        valid_s = deployment.access.reset_minutes * 60.0
+        mail_guard = self.breakers.of("mail", (NotDoneError,))
+        mailer = Mailer(self.secrets.smtp, deployment.mail, deployment.public_url, valid_s, self.metrics, mail_guard)
+        self.relay = Exchange(
+            self.database,
+            subscribers(self.database, mailer.send),
+            deployment.bus,
+            self.metrics,
+            self.secrets.kafka,
+            outside_s=2 * deployment.mail.timeout_s,
+            secret_s={MAIL: valid_s},
+        )
+        self.notifications = Notifications(self.database)
+        self.streams = NotificationStreams(self.database, deployment.bus.poll_ms / 1_000.0)
         self.cache = Cache(self.metrics)
         self._fallbacks = {name: Fallback(ScoredFiles(home, name)) for name in self.domains}
         self._noticing: asyncio.Task[None] | None = None
@@ -120,6 +140,7 @@ class Service:
         await self.live.start()
         await self.recommender.start()
         await self.slates.start()
+        await self.relay.start()
         self._noticing = asyncio.create_task(self._notice(), name="metrics")
 
     async def stop(self) -> None:
@@ -127,7 +148,9 @@ class Service:
         if self._noticing is not None:
             self._noticing.cancel()
             await asyncio.gather(self._noticing, return_exceptions=True)
+        await self.streams.stop()
         await self._lookout.stop()
+        await self.relay.stop(self.deployment.drain_s / 2)
         await self.recommender.stop()
         await self.live.stop()
         await self.accounts.close()
@@ -200,6 +223,8 @@ class Service:
     async def record(self, domain: str, happened: Sequence[StoredEvent]) -> set[str]:
         """Stores events and folds them in; returns the event_ids that were new. Raises DatabaseAwayError: then none is stored."""
         new = await self.interactions.record_events(domain, happened)
+        if new:
+            self.relay.wake()
         self.live.fold(domain, new)
         for event in new:
             self.metrics.events.labels(domain, event.kind).inc()

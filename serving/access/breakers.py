@@ -60,15 +60,16 @@ class Breaker:
         self._turn = 0  # grows with each change of state
         self._wait_s = 0.0
         self._until = 0.0  # time.monotonic() from which on a probe may go
-        self._probing = False
+        self._probing = self._looked_at = False
         self._since, self._why = time.time(), ""
 
     def seen(self) -> Seen:
         return Seen(self._state, self._since, self._left() if self._state != "closed" else 0.0, self._why)
 
     def hasten(self) -> None:
-        """The next call may be the probe, however long the wait would have been. For who looks by itself whether the dependency is back."""
-        self._until = 0.0
+        """The next call may be the probe, however long the wait would have been. For who looks by itself, all the time, whether the
+        dependency is back: from then on nobody is told to wait longer than a second."""
+        self._until, self._looked_at = 0.0, True
 
     def enter(self) -> int:
         """Lets a call through and returns its ticket for `leave`. Raises OpenError."""
@@ -95,7 +96,8 @@ class Breaker:
         self._settle()
 
     def _left(self) -> float:
-        return max(0.1, self._until - time.monotonic())
+        left = max(0.1, self._until - time.monotonic())
+        return min(left, 1.0) if self._looked_at else left
 
     def _settle(self) -> None:
         """Takes over what purgatory made of it."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from configs.deployment import Breakers as Settings
 from serving.access.breakers import Breakers, OpenError, State
 from serving.metrics import Metrics
-from serving.resilience import breaker_changed, guard_of
+from serving.resilience import BreakersShown, guard_of
 from serving.storage.database import Database, DatabaseAwayError
 
 
@@ -92,15 +92,16 @@ async def test_each_probe_that_fails_doubles_the_wait_up_to_the_longest() -> Non
     await fail(made, 3)
     waits = []
     for _ in range(5):
-        waits.append(dict(made.seen())["x"].retry_after_s)
-        made.hasten("x")
+        waits.append(made._of("x")._wait_s)
+        made._of("x")._until = 0.0
         await fail(made, 1)
     assert [round(wait, 1) for wait in waits] == [7.5, 15.0, 30.0, 60.0, 60.0]
-    made.hasten("x")
+    made._of("x")._until = 0.0
     await call(made)
     assert dict(made.seen())["x"].retry_after_s == 0.0
     await fail(made, 3)
-    assert round(dict(made.seen())["x"].retry_after_s, 1) == 7.5
+    assert round(made._of("x")._wait_s, 1) == 7.5
+    assert 7.0 < dict(made.seen())["x"].retry_after_s <= 7.5
 
 
 async def test_what_began_before_says_nothing_about_now() -> None:
@@ -181,7 +182,7 @@ def test_never_open_without_failures_in_a_row_and_never_for_ever(what: list[str]
 
 async def test_the_database_that_is_left_alone_is_away_and_says_for_how_long() -> None:
     metrics = Metrics()
-    made = Breakers(Settings(failures=2, open_s=80.0), lambda name, state: breaker_changed(metrics, name, state))
+    made = Breakers(Settings(failures=2, open_s=80.0), BreakersShown(metrics))
     nowhere = Database("postgresql+asyncpg://nobody@127.0.0.1:9/none", wait_s=0.5)
     nowhere.guard = guard_of(made)
     for _ in range(2):
@@ -191,6 +192,12 @@ async def test_the_database_that_is_left_alone_is_away_and_says_for_how_long() -
     with pytest.raises(DatabaseAwayError, match="left alone") as away:
         await nowhere.ping()
     assert 9.0 < away.value.retry_after_s <= 10.0
+    made.hasten("database")  # somebody looks by himself: it will be known soon
+    with pytest.raises(DatabaseAwayError, match="Refused"):
+        await nowhere.ping()
+    with pytest.raises(DatabaseAwayError, match="left alone") as away:
+        await nowhere.ping()
+    assert away.value.retry_after_s == 1.0
     assert b'factotum_breaker_state{dependency="database"} 2.0' in metrics.text()
     assert b'factotum_breaker_opened_total{dependency="database"} 1.0' in metrics.text()
     await nowhere.close()

@@ -11,6 +11,7 @@ from pipelines.serve import PortTakenError, ServeError
 from pipelines.sources.tables import SourceError
 from pipelines.steps import StepBusy
 from serving.storage.database import DatabaseAwayError
+from serving.storage.upgrade import SchemaError
 from training.bundle import BundleError
 
 REFUSED, GATE, BUSY = 3, 4, 5
@@ -31,6 +32,7 @@ def exit_code(error: BaseException) -> int:
         | IngestRefused
         | BundleError
         | DatabaseAwayError
+        | SchemaError
         | ServeError
         | FileNotFoundError
         | FileExistsError

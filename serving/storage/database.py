@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from serving.storage.tables import POSTGRESQL, SCHEMAS, SQLITE, Tables
+from serving.storage import partitions
+from serving.storage.migrations import HEAD
+from serving.storage.tables import POSTGRESQL, SQLITE, Tables
+from serving.storage.upgrade import turn, upgrade
 
-_CREATING = 0x_FAC7_0713  # PostgreSQL's advisory lock that one process holds while it makes the tables
+_UPGRADE_S = 20.0  # a query waits so long for an upgrade of the tables
 
 #: Around each transaction: refuses to begin where trying is pointless (a breaker that is open), and learns how it went.
 Guard = Callable[[], AbstractAsyncContextManager[object]]
@@ -72,22 +76,24 @@ class Database:
         self.guard = guard
         self._prepared = False
         self._preparing = asyncio.Lock()
+        self._upgrading: asyncio.Task[tuple[str | None, str]] | None = None
         self._writing = asyncio.Lock()
         self.lite = self._url.get_backend_name() == "sqlite"
         self.tables: Tables = SQLITE if self.lite else POSTGRESQL
         self._engine: AsyncEngine = self._connect()
 
-    def _connect(self) -> AsyncEngine:
+    def _connect(self, limited: bool = True) -> AsyncEngine:
         if not self.lite:
             return create_async_engine(
                 self._url,
+                hide_parameters=True,  # an error's text must not show what a row would have held
                 pool_size=5,
                 max_overflow=5,
                 pool_timeout=self._wait_s,
                 pool_pre_ping=True,
-                connect_args={"timeout": self._wait_s, "command_timeout": 2 * self._wait_s},
+                connect_args={"timeout": self._wait_s, "command_timeout": 2 * self._wait_s if limited else None},
             )
-        engine = create_async_engine(self._url, pool_timeout=self._wait_s, connect_args={"timeout": self._wait_s})
+        engine = create_async_engine(self._url, hide_parameters=True, pool_timeout=self._wait_s, connect_args={"timeout": self._wait_s})
 
         @sa.event.listens_for(engine.sync_engine, "connect")
         def _each(connection: Any, _record: Any) -> None:
@@ -100,6 +106,9 @@ class Database:
         return engine
 
     async def close(self) -> None:
+        if self._upgrading is not None:
+            self._upgrading.cancel()
+            await asyncio.gather(self._upgrading, return_exceptions=True)
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -111,38 +120,82 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, limit_s: float | None = None) -> AsyncIterator[AsyncConnection]:
         try:
+            if not self._prepared:
+                await self._prepare(limit_s or 2 * self._wait_s)
             async with asyncio.timeout(limit_s or 2 * self._wait_s):
-                if not self._prepared:
-                    await self._prepare()
                 async with self._engine.begin() as connection:
                     yield connection
         except (DataError, IntegrityError):
             raise
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             self._prepared = self._prepared and not _lost(error)
-            raise DatabaseAwayError(
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer in time'}"
-            ) from error
+            raise _away(error) from error
 
-    async def _prepare(self) -> None:
-        """Makes the tables that do not exist yet. Several processes may do so at once."""
-        async with self._preparing:
-            if self._prepared:
-                return
-            if self.lite and self._url.database:
-                Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
-            async with self._engine.begin() as connection:
-                if self.lite:
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+    async def _prepare(self, limit_s: float) -> None:
+        """Sees that the tables are in the form that this code knows; one query where they are. An upgrade goes on for as long as it
+        takes, though nobody waits for it longer than `_UPGRADE_S`. Raises SchemaError."""
+        async with asyncio.timeout(limit_s), self._preparing:
+            if not self._prepared and (self._upgrading is None or self._upgrading.done()):
+                if await self._at_head():
+                    self._prepared = True
                 else:
-                    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATING})")
-                    for schema in SCHEMAS:
-                        await connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-                await connection.run_sync(self.tables.metadata.create_all)
-                for table in self.tables.metadata.sorted_tables:
-                    if table.info["by_range"] and not self.lite:
-                        await connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {table}_rest PARTITION OF {table} DEFAULT")
-            self._prepared = True
+                    self._upgrading = asyncio.create_task(self.upgrade(), name="upgrade")
+                    self._upgrading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            upgrading = self._upgrading
+        if not self._prepared and upgrading is not None:
+            async with asyncio.timeout(max(limit_s, _UPGRADE_S)):
+                await asyncio.shield(upgrading)
+
+    async def _at_head(self) -> bool:
+        if self.lite and not os.path.isfile(self._url.database or ""):  # noqa: ASYNC240 - asking for it would make it
+            return False
+        try:
+            async with self._engine.connect() as connection:
+                return list((await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).scalars()) == [HEAD]
+        except DBAPIError as error:
+            if _lost(error):
+                return False
+            raise
+
+    async def upgrade(self) -> tuple[str | None, str]:
+        """Brings the tables to the form that this code knows; returns the revisions before and after. Several processes may do so at
+        once. Raises SchemaError, DatabaseAwayError."""
+        async with turn(), self._alone() as connection:
+            revisions = await connection.run_sync(upgrade)
+            if not self.lite:
+                await connection.run_sync(partitions.make_all, self.tables, datetime.now(UTC).date())
+        self._prepared = True
+        return revisions
+
+    @asynccontextmanager
+    async def apart(self, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One transaction on a connection of its own, without limits of time: for work that takes long. `snapshot`: it only reads, and
+        reads one state of the whole database. On SQLite nobody else writes meanwhile, unless it is a snapshot.
+        Raises DatabaseAwayError, SchemaError."""
+        async with self.reading():
+            pass  # the tables are there
+        async with self._alone(snapshot) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _alone(self, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        if self.lite and self._url.database:
+            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = self._connect(limited=False)
+        try:
+            async with engine.connect() as connection:
+                if self.lite:
+                    await connection.exec_driver_sql("BEGIN" if snapshot else "BEGIN IMMEDIATE")
+                elif snapshot:
+                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                yield connection
+                await connection.commit()
+        except (DataError, IntegrityError):
+            raise
+        except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
+            raise _away(error) from error
+        finally:
+            await engine.dispose()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -176,6 +229,10 @@ class Database:
         """Raises DatabaseAwayError."""
         async with self.reading(self._wait_s) as connection:
             await connection.execute(sa.select(1))
+
+
+def _away(error: BaseException) -> DatabaseAwayError:
+    return DatabaseAwayError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer in time'}")
 
 
 def _lost(error: BaseException) -> bool:

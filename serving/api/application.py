@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from serving.api import (
+    admin,
     auth,
     calls,
     credentials,
@@ -56,6 +57,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(auth.router(service))
     app.include_router(me.router(service))
+    app.include_router(admin.router(service))
     app.include_router(calls.router(service))
     app.include_router(recommendations.router(service))
     app.include_router(events.router(service))
@@ -66,14 +68,15 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(health.router(service))
     pages.install(app)
     problems.install(app)
-    documents.install(app, list(service.domains), credentials.BODIES)
+    documents.install(app, list(service.domains), (*credentials.BODIES, *admin.BODIES))
     app.add_middleware(Gate, service=service)
     if service.deployment.access.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=service.deployment.access.origins,
+            allow_credentials="*" not in service.deployment.access.origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Deadline-Ms", "X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-CSRF", "X-Deadline-Ms", "X-Request-ID"],
             expose_headers=["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID"],
             max_age=600,
         )  # outside of the gate: a page must be able to read why it was refused

@@ -23,7 +23,7 @@ _SECURITY = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a machine's key"},
 }
 _FREE = ("/healthz", "/readyz", "/metrics")  # neither asked who they are nor counted
-_OF_ALL = (401, 403, 408, 429, 503)  # what may come from in front of a route: who asks, how often, how long, and who is away
+_OF_ALL = (400, 401, 403, 408, 429, 503)  # what may come from in front of a route: who asks, how often, how long, and who is away
 
 
 class ReasonAnswer(BaseModel):

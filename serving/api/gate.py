@@ -110,7 +110,7 @@ class Gate:
         except TimeoutError:
             if begun or not limit.expired():
                 raise
-            late = Problem(504, "deadline", "the answer was not ready in the time given; whether something was written is not known")
+            late = Problem(408, "deadline", "the answer was not ready in the time given; whether something was written is not known")
             await response(late, scope["path"])(scope, receive, sealed)
 
     # ------------------------------------------------------------ who

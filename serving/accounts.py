@@ -421,7 +421,7 @@ class Accounts:
                 return False
             hashed = [self._secrets.stands_for("link", domain, user)]
             await self._accounts.erased(connection, "link", hashed, now)
-        self._ownership.note_erased(hashed, now)
+        self._ownership.erased.note(hashed, now)
         return True
 
     # ------------------------------------------------------------ pieces

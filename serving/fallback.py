@@ -32,7 +32,8 @@ class Fallback:
         for excluded in ask.exclude:
             if (row := engine.catalogue.row(excluded)) is not None:
                 allowed[row] = False
-        scored = self._scored.of(ask.user) if ask.user is not None and ask.sources is None else None
+        named = ask.user is not None and ask.sources is None and not standing.people.erased(ask.user)
+        scored = self._scored.of(ask.user) if named and ask.user is not None else None
         chosen: list[SlateItem] = []
 
         def take(items: Iterable[SlateItem]) -> None:

@@ -16,6 +16,7 @@ from configs.deployment import Deployment
 from configs.domain import Domain
 from features.state import UserState
 from serving.engine import Engine
+from serving.erased import Erased
 from serving.metrics import Metrics
 from serving.slate import Question
 from serving.standing import Standing
@@ -60,7 +61,16 @@ class Seat:
 class Live:
     """`standing` may be called from any thread; everything else belongs to the event loop."""
 
-    def __init__(self, home: Path, domains: Mapping[str, Domain], deployment: Deployment, database: Database, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        home: Path,
+        domains: Mapping[str, Domain],
+        deployment: Deployment,
+        database: Database,
+        metrics: Metrics,
+        erased: Erased | None = None,
+    ) -> None:
+        self._erased = erased
         self._home, self._database, self._deployment, self._metrics = home, database, deployment, metrics
         self._recorded = Interactions(database)
         self._domains = dict(domains)
@@ -173,7 +183,8 @@ class Live:
 
     async def _sit(self, seat: Seat, engine: Engine) -> None:
         name = seat.domain.name
-        coming = Standing(engine, int(self._deployment.storage.settle_s * 1e6))
+        await self._look_for_erased()
+        coming = Standing(engine, int(self._deployment.storage.settle_s * 1e6), self._erased)
         async with seat.changing:
             seat.coming = []
             try:
@@ -187,6 +198,7 @@ class Live:
                 written, seat.coming = seat.coming, None
             coming.fold(written)  # nothing waits between here and the next line: no event falls between two chairs
             seat.standing = coming
+        coming.forget()
         self._metrics.model.clear()
         for other in self._seats.values():
             if other.standing is not None:
@@ -201,6 +213,7 @@ class Live:
         while True:
             await asyncio.sleep(self._deployment.storage.poll_ms / 1_000.0)
             try:
+                await self._look_for_erased()
                 standing = [(seat, seat.standing) for seat in self._seats.values() if seat.standing is not None]
                 for seat, there in standing:
                     await self._follow_one(seat, there)
@@ -221,8 +234,19 @@ class Live:
                 if seat.standing is standing:
                     await self._place(standing, items)
         folded = await standing.follow(self._recorded, name)
+        await asyncio.to_thread(standing.forget)
         if folded:
             self._metrics.events_followed.labels(name).inc(folded)
+
+    async def _look_for_erased(self) -> None:
+        """Raises DatabaseAwayError, but not while nothing is in service: what is known of the erased must do then."""
+        if self._erased is not None:
+            try:
+                await self._erased.look()
+            except DatabaseAwayError as error:
+                self._away(error)
+                if any(seat.standing is not None for seat in self._seats.values()):
+                    raise
 
     def _away(self, error: DatabaseAwayError) -> None:
         if self.database_away is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from configs.deployment import Deployment
 from serving.access.secrets import Secrets
+from serving.erased import Erased
 from serving.metrics import Metrics
 from serving.storage.database import Database, DatabaseAwayError, now_us
 from serving.storage.standings import Standings
@@ -32,23 +33,22 @@ class Owned:
 class Ownership:
     """Asked from the event loop, changed by its poll and, at once, by this replica's own Accounts.
 
-    Erasures hold no ids, only keyed hashes; so what is asked for is hashed and looked up, which takes two microseconds and
-    nothing at all while nobody was erased.
+    `erased` is shared with serving/live.py, which forgets people's histories by it.
     """
 
     def __init__(self, database: Database, secrets: Secrets, deployment: Deployment, metrics: Metrics) -> None:
         self._stored = Standings(database)
-        self._secrets, self._metrics = secrets, metrics
+        self._metrics = metrics
         self._poll_s = deployment.storage.poll_ms / 1_000.0
         self._settle_us = int(deployment.storage.settle_s * 1e6)
+        self.erased = Erased(database, secrets, self._settle_us, self._poll_s / 2)
         self._lifetime_us = int(deployment.access.access_minutes * 60e6) + _MARGIN_US
         self._revoked: dict[str, int] = {}  # session -> revoked_at
         self._keys: set[str] = set()
         self._disabled: frozenset[str] = frozenset()
         self._owners: dict[tuple[str, str], Owned] = {}
         self._users: dict[tuple[str, str], str] = {}  # (domain, account) -> user
-        self._erased: dict[str, int] = {}  # hash -> at
-        self._from = {"sessions": 0, "keys": 0, "links": 0, "erasures": 0}
+        self._from = {"sessions": 0, "keys": 0, "links": 0}
         self._task: asyncio.Task[None] | None = None
         self.ready = False  # whether the database was read once
 
@@ -68,11 +68,11 @@ class Ownership:
     # ------------------------------------------------------------ questions
 
     def revoked(self, session: str) -> bool:
-        return session in self._revoked or self._gone("session", session) is not None
+        return session in self._revoked or self.erased.at("session", session) is not None
 
     def disabled(self, account: str) -> bool:
         """Also true of an account that was erased."""
-        return account in self._disabled or self._gone("account", account) is not None
+        return account in self._disabled or self.erased.at("account", account) is not None
 
     def key_revoked(self, key: str) -> bool:
         return key in self._keys
@@ -80,18 +80,15 @@ class Ownership:
     def owner(self, domain: str, user: str) -> str | None:
         """The account that this user is, if any."""
         owned = self._owners.get((domain, user))
-        if owned is None or self._gone("account", owned.account) is not None:
+        if owned is None or self.erased.at("account", owned.account) is not None:
             return None
-        unlinked = self._gone("link", domain, user)
+        unlinked = self.erased.at("link", domain, user)
         return None if unlinked is not None and unlinked >= owned.linked_at else owned.account
 
     def user_of(self, domain: str, account: str) -> str | None:
         """The user that this account is in a domain, if any."""
         user = self._users.get((domain, account))
         return user if user is not None and self.owner(domain, user) == account else None
-
-    def _gone(self, what: str, *parts: str) -> int | None:
-        return self._erased.get(self._secrets.stands_for(what, *parts)) if self._erased else None
 
     # ------------------------------------------------------------ what this replica did itself
 
@@ -107,9 +104,6 @@ class Ownership:
     def note_link(self, domain: str, user: str, account: str, linked_at: int) -> None:
         self._owners[domain, user] = Owned(account, linked_at)
         self._users[domain, account] = user
-
-    def note_erased(self, hashes: list[str], at: int) -> None:
-        self._erased.update(dict.fromkeys(hashes, at))
 
     # ------------------------------------------------------------ what others did
 
@@ -127,9 +121,7 @@ class Ownership:
             for domain, account, user, at in page:
                 self.note_link(domain, user, account, at)
                 self._seen("links", at)
-        for hashed, at in await self._stored.erasures(self._since("erasures")):
-            self._erased[hashed] = at
-            self._seen("erasures", at)
+        await self.erased.look()
         self._disabled = frozenset(await self._stored.disabled())
         if len(self._revoked) > 1_000:
             self._revoked = {session: at for session, at in self._revoked.items() if at >= floor}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,11 @@ class Happening:
 
 class People:
     """`state` may be called from any thread at any time: a person's state is immutable and replaced whole.
-    `fold` is called by one thread at a time."""
+    `fold` and `forget` are called by one thread at a time. `erased`: whether what the bundle knows of a person must not be used any
+    more, because they had it erased."""
 
-    def __init__(self, users: Vocabulary, histories: Histories, kinds: Kinds) -> None:
-        self._users, self._histories, self._kinds = users, histories, kinds
+    def __init__(self, users: Vocabulary, histories: Histories, kinds: Kinds, erased: Callable[[str], bool] | None = None) -> None:
+        self._users, self._histories, self._kinds, self._erased = users, histories, kinds, erased
         self._touched: dict[str, UserState] = {}
 
     def __len__(self) -> int:
@@ -35,7 +36,16 @@ class People:
         return len(self._users) + sum(1 for user in list(self._touched) if user not in self._users)
 
     def __contains__(self, user: str) -> bool:
-        return user in self._touched or user in self._users
+        return user in self._touched or (user in self._users and not self.erased(user))
+
+    def erased(self, user: str) -> bool:
+        """Whether a person had everything erased since the bundle was made."""
+        return self._erased is not None and self._erased(user)
+
+    def forget(self, gone: Callable[[str], bool]) -> None:
+        """Drops what was folded in of the people that `gone` names."""
+        for user in [user for user in self._touched if gone(user)]:
+            del self._touched[user]
 
     def state(self, user: str) -> UserState | None:
         """What is known of a person now; None for somebody unknown."""
@@ -43,7 +53,7 @@ class People:
         if touched is not None:
             return touched
         row = self._users.row(user)
-        return None if row is None else self._histories.state(row)
+        return None if row is None or self.erased(user) else self._histories.state(row)
 
     def fold(self, happened: Iterable[Happening]) -> None:
         """Puts events where their times belong; the order given decides between equal times. An event that only means "shown"
@@ -74,4 +84,5 @@ def _merged(state: UserState, happened: list[Happening]) -> UserState:
         np.concatenate([state.values, np.array([event.value for event in happened], dtype=np.float32)])[order],
         times[order],
         state.preferences,
+        state.ordered,
     )

@@ -61,7 +61,7 @@ class Persons:
                 await self._accounts.erased(connection, what, hashed, now)
             name = hashes["account"][0]
             await put(self._database, connection, [Envelope(ERASED, name, {"person": name})])
-        self._ownership.note_erased([hashed for several in hashes.values() for hashed in several], now)
+        self._ownership.erased.note([hashed for several in hashes.values() for hashed in several], now)
         return True
 
     async def _person(self, account: str) -> Person:

@@ -65,7 +65,9 @@ def domains_of(names: Sequence[str]) -> dict[str, Domain]:
 def recommender_alone(home: Path, domains: Sequence[str], deployment: Deployment) -> LocalRecommender:
     """What a replica that only recommends holds (layout `spread`): engines and people, followed through the database."""
     metrics = Metrics()
-    live = Live(home, domains_of(domains), deployment, Database(address(home, deployment.storage.url)), metrics)
+    database = Database(address(home, deployment.storage.url))
+    ownership = Ownership(database, Secrets.from_environment(home, deployment.environment), deployment, metrics)
+    live = Live(home, domains_of(domains), deployment, database, metrics, ownership.erased)
     return LocalRecommender(live, metrics, owns_live=True)
 
 
@@ -100,8 +102,8 @@ class Service:
             partial(degraded.note, "cache"),
         )
         self.interactions = Interactions(self.database)
-        self.live = Live(home, self.domains, deployment, self.database, self.metrics)
-        self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics)
+        self.live = Live(home, self.domains, deployment, self.database, self.metrics, self.ownership.erased)
+        self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics, partial(self.ownership.erased.at, "user"))
         self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
@@ -149,13 +151,13 @@ class Service:
             self._noticing.cancel()
             await asyncio.gather(self._noticing, return_exceptions=True)
         await self.streams.stop()
-        await self._lookout.stop()
         await self.relay.stop(self.deployment.drain_s / 2)
         await self.recommender.stop()
         await self.live.stop()
         await self.accounts.close()
         await self.ownership.stop()
         await asyncio.gather(self.slates.stop(self.deployment.drain_s), self.audit.stop(self.deployment.drain_s))
+        await self._lookout.stop()  # until here what waits may still be written, should the database come back
         await self.levels.close()
         await asyncio.to_thread(self.noticeboard.remove)
         await self.limiter.close()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import orjson
 
 from serving.engine import Engine
+from serving.erased import Erased
 from serving.people import Happening, People
 from serving.storage.database import now_us
 from serving.storage.interactions import Interactions
@@ -29,9 +30,11 @@ class Standing:
     everything recorded in the last `settle_us` is looked at again each time, and told apart by event_id.
     """
 
-    def __init__(self, engine: Engine, settle_us: int) -> None:
+    def __init__(self, engine: Engine, settle_us: int, erased: Erased | None = None) -> None:
         self.engine = engine
-        self.people = People(engine.users, engine.histories, engine.kinds)
+        self._domain, self._erased = engine.domain.name, erased
+        self._obeyed: Mapping[str, int] = {} if erased is None else erased.known  # what they had is not in the database any more
+        self.people = People(engine.users, engine.histories, engine.kinds, None if erased is None else self._gone)
         self._settle_us = settle_us
         self._floor = engine.bundle.manifest.events_through
         self._horizon = self._floor  # latest recorded_at folded in, never later than this machine's clock
@@ -95,6 +98,28 @@ class Standing:
         oldest = self._horizon - self._settle_us
         if len(self._folded) > 1_000:
             self._folded = {event_id: recorded for event_id, recorded in self._folded.items() if recorded >= oldest}
+
+    # ------------------------------------------------------------ the erased
+
+    def forget(self) -> None:
+        """Forgets those who were erased since the last call. What they do afterwards is news of somebody unknown."""
+        if self._erased is None:
+            return
+        known = self._erased.known
+        if known is self._obeyed:
+            return
+        fresh = {hashed for hashed, at in known.items() if self._obeyed.get(hashed) != at}
+        with self._folding:
+            self.people.forget(lambda user: self._hash(user) in fresh)
+            self._waiting = [event for event in self._waiting if self._hash(event.user) not in fresh]
+        self._obeyed = known
+
+    def _hash(self, user: str) -> str:
+        assert self._erased is not None
+        return self._erased.hashed("user", self._domain, user)
+
+    def _gone(self, user: str) -> bool:
+        return self._erased is not None and self._erased.at("user", self._domain, user) is not None
 
     # ------------------------------------------------------------ items
 

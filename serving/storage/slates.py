@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,23 @@ class Slates:
 
 class SlateWriter:
     """`put` never waits. Beyond `spool` waiting slates the oldest are lost, and counted. `home`: slates that could not be written
-    wait in its folder `spool`, beyond the end of this process."""
+    wait in its folder `spool`, beyond the end of this process. `gone`: when a user of a domain was erased (microseconds UTC), whose
+    slates of before are not written any more."""
 
-    def __init__(self, database: Database, home: Path, spool: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        home: Path,
+        spool: int,
+        metrics: Metrics,
+        gone: Callable[[str, str], int | None] | None = None,
+    ) -> None:
+        self._stored, self._gone = Slates(database), gone
         self._spool = Spool[StoredSlate](
             "slates",
             home / "spool",
             spool,
-            Slates(database).add,
+            self._add,
             asdict,
             _loaded,
             metrics.slates_written.inc,
@@ -91,6 +100,13 @@ class SlateWriter:
         """A slate that is not written yet."""
         found = self._spool.waiting(slate)
         return found if found is not None and found.domain == domain else None
+
+    async def _add(self, served: Sequence[StoredSlate]) -> None:
+        await self._stored.add([slate for slate in served if not self._is_gone(slate)])
+
+    def _is_gone(self, slate: StoredSlate) -> bool:
+        at = None if self._gone is None or slate.user is None else self._gone(slate.domain, slate.user)
+        return at is not None and at >= slate.created
 
     async def start(self) -> None:
         await self._spool.start()

@@ -27,6 +27,7 @@ from serving.events.consumers import NotDoneError
 from serving.events.exchange import Exchange
 from serving.fallback import PART, Fallback
 from serving.filters import FilterError
+from serving.housekeeping import Housekeeping
 from serving.live import Live, NotReadyError
 from serving.logs import use_key
 from serving.mail import Mailer
@@ -108,6 +109,7 @@ class Service:
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
         self.recommender: Recommender = recommender or LocalRecommender(self.live, self.metrics)
         self.noticeboard = Noticeboard(home / "metrics", self.metrics)
+        self._housekeeping = Housekeeping(self.database, deployment, self.noticeboard, self.metrics)
         self.limiter = counting.limiter(home, deployment, self.secrets.redis, self.breakers)
         self._asking = self.breakers.of("recommender", (TimeoutError, LateError, UnreachableError))
         self.audit = Audit(self.database, home, deployment.storage.spool, self.metrics)
@@ -144,9 +146,11 @@ class Service:
         await self.slates.start()
         await self.relay.start()
         self._noticing = asyncio.create_task(self._notice(), name="metrics")
+        await self._housekeeping.start()
 
     async def stop(self) -> None:
         """Drains: what was taken is answered, and slates are written, for at most `deployment.drain_s` seconds."""
+        await self._housekeeping.stop()
         if self._noticing is not None:
             self._noticing.cancel()
             await asyncio.gather(self._noticing, return_exceptions=True)

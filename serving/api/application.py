@@ -14,12 +14,14 @@ from serving.api import (
     auth,
     calls,
     credentials,
+    dead_letters,
     documents,
     domains,
     events,
     health,
     items,
     me,
+    notifications,
     pages,
     problems,
     recommendations,
@@ -58,6 +60,8 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(auth.router(service))
     app.include_router(me.router(service))
     app.include_router(admin.router(service))
+    app.include_router(notifications.router(service))
+    app.include_router(dead_letters.router(service))
     app.include_router(calls.router(service))
     app.include_router(recommendations.router(service))
     app.include_router(events.router(service))
@@ -68,7 +72,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(health.router(service))
     pages.install(app)
     problems.install(app)
-    documents.install(app, list(service.domains), (*credentials.BODIES, *admin.BODIES))
+    documents.install(app, list(service.domains), (*credentials.BODIES, *admin.BODIES, *notifications.BODIES))
     app.add_middleware(Gate, service=service)
     if service.deployment.access.origins:
         app.add_middleware(

@@ -7,9 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 import sqlalchemy as sa
 
 from serving.storage.database import Database, now_us
+from serving.storage.outbox import Envelope, put
 from serving.storage.tables import DOMAIN, RECORDED_AT, StoredEvent, StoredItem
 
 PAGE = 2_000  # rows read at once
+RECORDED = "interactions.recorded"
+
+
+def _announced(domain: str, new: Sequence[StoredEvent]) -> list[Envelope]:
+    """One envelope a person: which events, and of which kinds; who wants more reads the table."""
+    by_user: dict[str, list[dict[str, str]]] = {}
+    for event in new:
+        by_user.setdefault(event.user, []).append({"event_id": event.event_id, "kind": event.kind})
+    return [Envelope(RECORDED, user, {"domain": domain, "user": user, "events": events}) for user, events in by_user.items()]
 
 
 class Interactions:
@@ -20,8 +30,8 @@ class Interactions:
         self._columns = (columns.event_id, columns.user, columns.item, columns.kind, columns.value, columns.time, columns.recorded_at)
 
     async def record_events(self, domain: str, happened: Sequence[StoredEvent]) -> list[StoredEvent]:
-        """Writes events once each; returns those that were new, stamped. One whose event_id is known changes nothing.
-        Raises DatabaseAwayError."""
+        """Writes events once each, and announces the new ones in the same transaction (`interactions.recorded`); returns those that were
+        new, stamped. One whose event_id is known changes nothing. Raises DatabaseAwayError."""
         if not happened:
             return []
         async with self._database.writing() as connection:
@@ -42,6 +52,7 @@ class Interactions:
             ]
             statement = self._database.insert(self._events).on_conflict_do_nothing().returning(self._events.c.event_id)
             new = set((await connection.execute(statement, rows)).scalars())
+            await put(self._database, connection, _announced(domain, [event for event in once.values() if event.event_id in new]))
         return [
             StoredEvent(event.event_id, event.user, event.item, event.kind, event.value, event.time, stamp)
             for event in happened

@@ -1,0 +1,57 @@
+"""Who takes what: the consumers of this application.
+
+What people did (`interactions.recorded`) is announced for those outside the engine. The replicas themselves go on following the table
+of events: each of them needs every event, once started all of the last hours, in any number of replicas that come and go; a table
+that is read from a moment on is exactly that, and it is there before, during and after any broker's life. A bus hands an event to one
+of a group, which is right for effects and wrong for copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serving.events.consumers import Consumer, Inside, Outside
+from serving.mail import REQUESTED
+from serving.storage.database import Database
+from serving.storage.interactions import RECORDED
+from serving.storage.notifications import Notifications
+from serving.storage.outbox import Envelope
+
+PROMOTED, ROLLED_BACK = "bundle.promoted", "bundle.rolled_back"
+MAIL = "mail"
+
+#: Consumer -> the types it takes.
+INTERESTS: dict[str, tuple[str, ...]] = {
+    "activity": (RECORDED,),
+    "models": (PROMOTED, ROLLED_BACK),
+    "security": ("account.registered", "account.password_changed", "session.reuse_detected"),
+    MAIL: (REQUESTED,),
+}
+
+
+def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]]) -> tuple[Consumer, ...]:
+    """`send`: what a mail that was asked for goes through (serving/mail.py)."""
+    people = Notifications(database)
+
+    async def activity(connection: AsyncConnection, envelope: Envelope) -> None:
+        domain, user = envelope.payload["domain"], envelope.payload["user"]
+        await people.touch(connection, str(domain), str(user), envelope.occurred_at)
+
+    async def models(connection: AsyncConnection, envelope: Envelope) -> None:
+        told = await people.accounts(connection, roles=("analyst", "admin"))
+        await people.add(connection, envelope.event_id, told, envelope.type, envelope.payload)
+
+    async def security(connection: AsyncConnection, envelope: Envelope) -> None:
+        account = str(envelope.payload["account"])
+        told = await people.accounts(connection, account=account)  # one that was erased meanwhile is told nothing
+        plain = {word: value for word, value in envelope.payload.items() if word not in ("account", "session")}
+        await people.add(connection, envelope.event_id, told, envelope.type, plain)
+
+    return (
+        Inside("activity", INTERESTS["activity"], activity),
+        Inside("models", INTERESTS["models"], models),
+        Inside("security", INTERESTS["security"], security),
+        Outside(MAIL, INTERESTS[MAIL], send),
+    )

@@ -20,6 +20,7 @@ import typer
 
 import configs
 from configs.deployment import Deployment
+from pipelines import accounts, dead_letters
 from pipelines.steps import Reporter
 
 application = typer.Typer(
@@ -30,6 +31,11 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+application.add_typer(accounts.users, name="users")
+application.add_typer(accounts.keys, name="keys")
+application.add_typer(dead_letters.letters, name="dead-letters")
+application.add_typer(dead_letters.events, name="events")
 
 DomainName = Annotated[str, typer.Argument(help="a domain of configs/, or the path of a domain's YAML", metavar="DOMAIN")]
 DataDir = Annotated[
@@ -144,6 +150,7 @@ def publish(
     domain: DomainName,
     home: HomeDir = _HOME,
     promote: Annotated[bool, typer.Option(help="make it the champion if the gate passed it")] = True,
+    deployment: DeploymentFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -151,10 +158,10 @@ def publish(
     from pipelines.publish import publish as make_bundle
     from pipelines.run import events_through, newest
 
-    session, words = _session(home, None, quiet, as_json), configs.load(domain)
+    session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
     evaluated = newest(session.home, words.name, "evaluate")
     through = events_through(session.home, words.name, evaluated)
-    version = make_bundle(words, evaluated, session.home, session.reporter, through, promote)
+    version = make_bundle(words, evaluated, session.home, session.reporter, through, promote, session.deployment.storage.url)
     session.tell({"domain": words.name, "version": version})
 
 
@@ -307,6 +314,7 @@ def promote(
     domain: DomainName,
     version: Annotated[str | None, typer.Argument(help="default: the newest")] = None,
     home: HomeDir = _HOME,
+    deployment: DeploymentFile = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -314,8 +322,8 @@ def promote(
     """Makes a version the champion if the gate passed it and every file is whole; a running application takes it over by itself."""
     from pipelines.publish import promote as make_champion
 
-    session, words = _session(home, None, quiet, as_json), configs.load(domain)
-    manifest = make_champion(session.home, words.name, version, session.reporter, dry_run)
+    session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
+    manifest = make_champion(session.home, words.name, version, session.reporter, dry_run, session.deployment.storage.url)
     session.tell({"domain": words.name, "version": manifest.version, "dry_run": dry_run, "verdict": manifest.verdict.why})
 
 
@@ -324,6 +332,7 @@ def rollback(
     domain: DomainName,
     version: Annotated[str | None, typer.Argument(help="default: the champion before")] = None,
     home: HomeDir = _HOME,
+    deployment: DeploymentFile = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -331,9 +340,9 @@ def rollback(
     """Goes back to the champion before, or to a version that is named."""
     from pipelines.publish import rollback as go_back
 
-    session, words = _session(home, None, quiet, as_json), configs.load(domain)
+    session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
     session.tell(
-        {"domain": words.name, "version": go_back(session.home, words.name, version, session.reporter, dry_run), "dry_run": dry_run}
+        {"domain": words.name, "version": go_back(session.home, words.name, version, session.reporter, dry_run, session.deployment.storage.url), "dry_run": dry_run}
     )
 
 

@@ -341,9 +341,8 @@ def rollback(
     from pipelines.publish import rollback as go_back
 
     session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
-    session.tell(
-        {"domain": words.name, "version": go_back(session.home, words.name, version, session.reporter, dry_run, session.deployment.storage.url), "dry_run": dry_run}
-    )
+    back = go_back(session.home, words.name, version, session.reporter, dry_run, session.deployment.storage.url)
+    session.tell({"domain": words.name, "version": back, "dry_run": dry_run})
 
 
 @application.command()
@@ -413,20 +412,25 @@ def schedule(
 
 @application.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="serve, batch or ingest")],
+    name: Annotated[str, typer.Argument(help="serve, batch, ingest, gateway, faults or soak")],
     domain: Annotated[str | None, typer.Option(help="domain whose champion is measured (default: the first that ships)")] = None,
     rows: Annotated[int, typer.Option(help="rows of the generated file (ingest)", min=1_000)] = 20_000_000,
+    requests: Annotated[int, typer.Option(help="how many are sent (soak)", min=1_000)] = 100_000,
+    rate: Annotated[float | None, typer.Option(help="requests a second (faults: 50, soak: 250)", min=1.0)] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="faults and soak without PostgreSQL, Redis and a broker")] = False,
     home: HomeDir = _HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measures speed and memory on this machine, and writes the machine beside the figures."""
+    """Measures speed, memory and what happens when a part fails, on this machine, and writes the machine beside the figures."""
     from pipelines.bench import bench as measure
-    from pipelines.bench_serve import table as serving_table
+    from pipelines.bench import lines
 
     session = _session(home, None, quiet, as_json)
-    figures = measure(name, configs.load(domain or configs.names()[0]), rows, session.home, session.deployment, session.reporter)
-    session.tell(figures, (lambda: serving_table(figures)) if name == "serve" else None)
+    words = configs.load(domain or configs.names()[0])
+    figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate)
+    shown = lines(name, figures)
+    session.tell(figures, None if shown is None else lambda: shown)
 
 
 def main() -> None:

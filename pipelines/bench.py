@@ -13,12 +13,27 @@ from configs.domain import Domain
 from pipelines.bench_serve import machine
 from pipelines.steps import Reporter, write_json
 
-NAMES = ("serve", "batch", "ingest")
+NAMES = ("serve", "batch", "ingest", "gateway", "faults", "soak")
 _ENOUGH_S = 5.0
 
 
-def bench(name: str, domain: Domain, rows: int, home: Path, deployment: Deployment, reporter: Reporter) -> dict[str, Any]:
-    """Figures with the machine beside them; also written to home/bench/<name>.json. Raises ValueError for an unknown name."""
+def bench(
+    name: str,
+    domain: Domain,
+    rows: int,
+    home: Path,
+    deployment: Deployment,
+    reporter: Reporter,
+    embedded: bool = False,
+    requests: int = 100_000,
+    rate: float | None = None,
+) -> dict[str, Any]:
+    """Figures with the machine beside them; also written to home/bench/<name>.json.
+
+    embedded: faults and soak run on what is there with nothing installed. `requests` (soak), `rate` (requests a second; None: the
+    benchmark's own). Raises ValueError for an unknown name.
+    """
+    before = machine()
     match name:
         case "serve":
             from pipelines.bench_serve import run as measure_serving
@@ -30,12 +45,49 @@ def bench(name: str, domain: Domain, rows: int, home: Path, deployment: Deployme
             from pipelines.bench_ingest import run as measure_ingest
 
             figures = measure_ingest(rows, home, reporter)
+        case "gateway":
+            from pipelines.bench_gateway import run as measure_gateway
+
+            figures = measure_gateway(home, domain.name, reporter)
+        case "faults":
+            from pipelines.bench_faults import RATE as FAULTS_RATE
+            from pipelines.bench_faults import run as measure_faults
+
+            figures = measure_faults(home, domain.name, reporter, embedded, rate or FAULTS_RATE)
+        case "soak":
+            from pipelines.bench_soak import RATE as SOAK_RATE
+            from pipelines.bench_soak import run as measure_soak
+
+            figures = measure_soak(home, domain.name, reporter, requests, rate or SOAK_RATE, embedded)
         case _:
             raise ValueError(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
-    result = {"bench": name, "machine": machine(), **figures}
+    result = {"bench": name, "machine": before, **figures}
     (home / "bench").mkdir(parents=True, exist_ok=True)
-    write_json(home / "bench" / f"{name}.json", result)
+    write_json(home / "bench" / f"{name}{'-embedded' if embedded else ''}.json", result)
     return result
+
+
+def lines(name: str, figures: dict[str, Any]) -> list[str] | None:
+    """The figures as a table for people; None where the benchmark has none."""
+    match name:
+        case "serve":
+            from pipelines.bench_serve import table
+
+            return table(figures)
+        case "gateway":
+            from pipelines.bench_gateway import table as of_gateway
+
+            return of_gateway(figures)
+        case "faults":
+            from pipelines.bench_faults import table as of_faults
+
+            return of_faults(figures)
+        case "soak":
+            from pipelines.bench_soak import table as of_soak
+
+            return of_soak(figures)
+        case _:
+            return None
 
 
 def _batch(domain: Domain, home: Path, deployment: Deployment, reporter: Reporter) -> dict[str, Any]:

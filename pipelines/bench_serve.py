@@ -154,11 +154,11 @@ def requests(target: Target, domain: str, people: Sequence[str]) -> list[bytes]:
 
 
 def general(target: Target, asks: Sequence[bytes], rate: float, seconds: float) -> Outcome:
-    return _loaded(target, lambda client: open_loop(client, asks, rate, seconds))
+    return loaded(target, lambda client: open_loop(client, asks, rate, seconds))
 
 
 def closed(target: Target, asks: Sequence[bytes], seconds: float) -> dict[str, Any]:
-    return _loaded(target, lambda client: closed_loop(client, asks, _CLIENTS, seconds)).summary()
+    return loaded(target, lambda client: closed_loop(client, asks, _CLIENTS, seconds)).summary()
 
 
 def maximum(target: Target, asks: Sequence[bytes], seconds: float, first: float = 100.0, step: float = 1.25) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def promotion(target: Target, asks: Sequence[bytes], home: Path, domain: str, se
         return await load, seen
 
     try:
-        outcome, seen = _loaded(target, both)
+        outcome, seen = loaded(target, both)
     finally:
         bundle.point(home, domain, "champion", before)
     time.sleep(3.0)  # replicas go back before the copy is taken away
@@ -233,7 +233,7 @@ def killed_replica(target: Target, asks: Sequence[bytes], seconds: float) -> dic
             await asyncio.sleep(0.25)
         return await load, replaced
 
-    outcome, replaced = _loaded(target, both)
+    outcome, replaced = loaded(target, both)
     return {**outcome.summary(), "replaced_after_s": None if replaced is None else round(replaced, 1)}
 
 
@@ -322,10 +322,10 @@ def _people(home: Path, domain: str, champion: str) -> list[str]:
 
 def _settle(target: Target, asks: Sequence[bytes]) -> None:
     """Everything warm: code paths, caches, connections, every replica."""
-    _loaded(target, lambda client: closed_loop(client, asks, 4, 3.0))
+    loaded(target, lambda client: closed_loop(client, asks, 4, 3.0))
 
 
-def _loaded(target: Target, work: Callable[[Client], Awaitable[_Result]]) -> _Result:
+def loaded(target: Target, work: Callable[[Client], Awaitable[_Result]]) -> _Result:
     import uvloop
 
     async def within() -> _Result:

@@ -170,7 +170,7 @@ class Mix:
         return Question(kind, request, judge)
 
     def _event(self, number: int) -> Question:
-        event_id, user = f"{self._label}-{number}", f"{self._label}-{number % 97}"
+        event_id, user = f"{self._label}-{number}", f"{self._label}-person-{number % 97}"
         item = self._one(self._items)
         body = {"event_id": event_id, "user_id": user, "item_id": item, "kind": self._kind}
         request = self._client.request("POST", f"/v1/{self._domain}/events", body, self._key)

@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -111,10 +113,12 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Open transactions are broken off; what was committed stays."""
+        self.resume()
         self._end(signal.SIGQUIT)
 
     def kill(self) -> None:
         """SIGKILL to the server and all its own processes, as when its machine goes. What was committed is recovered at the next start."""
+        self.resume()  # processes that are stopped would not see their server go
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._end(signal.SIGKILL)
@@ -122,6 +126,22 @@ class PostgresServer:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP to the server and all its own processes: connections stay open, new ones are taken by the kernel, nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """Each of its processes has a group of its own."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        server = self._process.pid
+        for process in [server, *(found for found, parent in _parents() if parent == server)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def _end(self, number: signal.Signals) -> None:
         _end(self._process, number)
@@ -270,6 +290,14 @@ class MockKafka:
         for stream in (process.stdin, process.stdout) if process is not None else ():
             if stream is not None:
                 stream.close()
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Each process of this machine and its parent."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                yield int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _signal(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:

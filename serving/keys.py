@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -21,6 +22,8 @@ from serving.storage.database import Database, DatabaseAwayError, now_us
 
 _FORM = re.compile(r"fct_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _NOTED_US = 60_000_000  # `last_used` is written at most so often
+
+log = logging.getLogger("factotum.keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Keys:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._noted: dict[str, int] = {}
         self._noting: set[asyncio.Task[None]] = set()
+        self._asking: set[str] = set()
 
     async def create(self, name: str, scopes: Sequence[str], days: float | None = None) -> tuple[ApiKey, str]:
         """The key and its only showing. `days`: it expires after so many. Raises ValueError for an unknown scope, DatabaseAwayError."""
@@ -68,7 +72,8 @@ class Keys:
 
     async def caller(self, raw: str) -> Caller | None:
         """Whose key this is; None for one that is unknown, revoked or over. What was found once is believed for `caching.key_s`
-        seconds, and for as long as the database is away. Raises DatabaseAwayError for a key that was never seen here."""
+        seconds, then asked for anew behind the request's back: a slow database must not slow what needs nothing else of it. (A key
+        changes only by being revoked, which `ownership` hears of.) Raises DatabaseAwayError for a key that was never seen here."""
         if _FORM.fullmatch(raw) is None:
             return None
         key = await self._find(_hash(raw))
@@ -87,16 +92,26 @@ class Keys:
 
     async def _find(self, hashed: str) -> ApiKey | None:
         known = self._known.get(hashed)
-        if known is not None and time.monotonic() - known.at < self._fresh_s:
+        fresh = known is not None and time.monotonic() - known.at < self._fresh_s
+        if known is not None and (fresh or known.key is not None):
             self._metrics.cache.labels("key", "near").inc()
             self._known.move_to_end(hashed)
+            if not fresh and hashed not in self._asking:
+                self._asking.add(hashed)
+                self._behind(self._ask_anew(hashed))
             return known.key
+        return await self._ask(hashed)
+
+    async def _ask_anew(self, hashed: str) -> None:
         try:
-            found = await self._rows.of_hash(hashed)
+            await self._ask(hashed)
         except DatabaseAwayError:
-            if known is None or known.key is None:
-                raise
-            return known.key
+            log.debug("a key is believed for longer: the database is away")
+        finally:
+            self._asking.discard(hashed)
+
+    async def _ask(self, hashed: str) -> ApiKey | None:
+        found = await self._rows.of_hash(hashed)
         self._metrics.cache.labels("key", "miss").inc()
         self._known[hashed] = _Known(found, time.monotonic())
         self._known.move_to_end(hashed)
@@ -110,7 +125,10 @@ class Keys:
         if now - max(self._noted.get(key.key, 0), key.last_used or 0) < _NOTED_US:
             return
         self._noted[key.key] = now
-        task = asyncio.create_task(self._write(key.key, now), name="key-used")
+        self._behind(self._write(key.key, now))
+
+    def _behind(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work, name="keys")
         self._noting.add(task)
         task.add_done_callback(self._noting.discard)
 

@@ -178,9 +178,13 @@ class Service:
     def standing(self, domain: str) -> Standing:
         """What answers for a domain now. Raises NotReadyError."""
         standing = self.live.standing(domain)
-        if self.live.database_away is not None:
-            degraded.note(DATABASE)  # what was recorded elsewhere meanwhile is missing
+        if self._behind():
+            degraded.note(DATABASE)
         return standing
+
+    def _behind(self) -> bool:
+        """Whether what other replicas recorded may be missing here."""
+        return self.live.database_away is not None or self.breakers.state(DATABASE) != "closed"
 
     # ------------------------------------------------------------ answers
 
@@ -200,7 +204,7 @@ class Service:
                 exc_info=None if isinstance(error, TimeoutError | LateError | UnreachableError | OpenError | NotReadyError) else error,
             )
             slate = await asyncio.to_thread(self._fallbacks[ask.domain].slate, ask, standing)
-        if self.live.database_away is not None:
+        if self._behind():
             slate = replace(slate, degraded=(*slate.degraded, DATABASE))
         for part in slate.degraded:
             self.metrics.degraded.labels(ask.domain, part).inc()

@@ -26,12 +26,16 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from configs.domain import SasrecModel
 from features.state import positive
-from training.candidates.transformer import Block, Network, full_cross_entropy, sampled_cross_entropy
+from training.candidates.transformer import Block, Network
 from training.contract import Progress, TrainingData
+from training.losses import full_cross_entropy, sampled_cross_entropy
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.05, 1_000  # of the people, whose one item is held out to choose the best epoch
 PLACES = 10  # validation is NDCG at so many places
 WEIGHT_DECAY = 0.01
+DECAYING = ("query.weight", "key_value.weight", "out.weight", "widen.weight", "narrow.weight")
+VALIDATION_BATCH = 64
+LONGEST_GRADIENT = 1.0
 WARMUP = 0.05  # of the steps; after it the learning rate falls along a cosine
 
 
@@ -75,21 +79,37 @@ class Sequences:
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return cls(vocabulary.astype(np.int64), indptr, np.delete(rows, places), held, data.histories.ordered)
 
-    def windows(self, window: int, chance: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Start and length of each window of at most `window` + 1 rows, and the rows they point into. Windows of a person
-        share one row, so that each item but the first is foreseen once; the last one ends with the history. Without order the
-        rows of each person are shuffled anew."""
+    def windows(self, window: int, chance: np.random.Generator) -> Windows:
+        """Every item of a person but the first is foreseen once, from at most `window` before it. Histories longer than that are
+        cut into windows: for half of the people from their end, for the others from a random place, so that no item always
+        stands where little is before it; the piece that is then left at the end is read with what stands before it as well.
+        Without order the rows of each person are shuffled anew."""
         rows = self.rows
         lengths = np.diff(self.indptr)
         if not self.ordered:
             owners = np.repeat(np.arange(len(lengths)), lengths)
             rows = rows[np.lexsort((chance.random(len(rows)), owners))]
-        many = np.maximum(1, -(-(lengths - 1) // window))
-        ends = np.repeat(self.indptr[1:], many)
-        nth = np.arange(len(ends)) - np.repeat(np.cumsum(many) - many, many)
-        ends = ends - nth * window
-        starts = np.maximum(ends - window - 1, np.repeat(self.indptr[:-1], many))
-        return starts, ends - starts, rows
+        long = lengths - 1 > window
+        cut = np.where(long & (chance.random(len(lengths)) < 0.5), chance.integers(1, window, size=len(lengths), endpoint=True), 0)
+        many = np.maximum(1, -(-(lengths - 1 - cut) // window)) + (cut > 0)
+        first, end = np.repeat(self.indptr[:-1], many), np.repeat(self.indptr[1:], many)
+        nth = np.arange(len(end)) - np.repeat(np.cumsum(many) - many, many)
+        cut = np.repeat(cut, many)
+        step = np.where(cut > 0, cut + (nth - 1) * window, nth * window)  # how far before the end a window ends
+        ends = end - np.where(nth == 0, 0, step)
+        starts = np.maximum(ends - window - 1, first)
+        fresh = np.where((nth == 0) & (cut > 0), cut, ends - starts - 1)
+        return Windows(starts, ends - starts, fresh, rows)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where each window starts in `rows` and how many rows it has; its last `fresh` rows are to be foreseen, those before are read."""
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    fresh: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 @torch.no_grad()
@@ -117,35 +137,48 @@ def prepare(network: Network, sequences: Sequences, seed: int) -> None:
     first.out.weight.copy_(torch.eye(dimensions))
 
 
-class Batches(IterableDataset[Tensor]):
-    """One epoch: (n, t + 1) int64 batches of windows of equal length, in a seeded order that differs from epoch to epoch."""
+Batch = tuple[Tensor, Tensor, Tensor]  # rows (n, t + 1) int64; how many of each are its own (n,) int64; what is foreseen (n, t) bool
+
+
+class Batches(IterableDataset[Batch]):
+    """One epoch of windows of nearly equal length: `batch` of the longest, or as many shorter ones as fill the same space. What is
+    empty stands at the end, where causal attention does not see it. The order is seeded and differs from epoch to epoch."""
 
     def __init__(self, sequences: Sequences, window: int, batch: int, seed: int) -> None:
         self._sequences, self._window, self._batch, self._seed = sequences, window, batch, seed
         self.epoch = 0
 
-    def __len__(self) -> int:
-        """How many batches an epoch has: the lengths of the windows are the same in each."""
-        _, lengths, _ = self._sequences.windows(self._window, np.random.default_rng(0))
-        return int(np.sum(-(-np.bincount(lengths)[2:] // self._batch)))
+    def _groups(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
+        chance = np.random.default_rng((self._seed, epoch))
+        windows = self._sequences.windows(self._window, chance)
+        order = chance.permutation(np.flatnonzero(windows.lengths >= 2))
+        order = order[np.argsort(-windows.lengths[order], kind="stable")]
+        groups, at, space = list[NDArray[np.int64]](), 0, self._batch * self._window
+        while at < len(order):
+            many = max(1, space // int(windows.lengths[order[at]] - 1))
+            groups.append(order[at : at + many])
+            at += many
+        return windows, [groups[place] for place in chance.permutation(len(groups))]
 
-    def __iter__(self) -> Iterator[Tensor]:
-        chance = np.random.default_rng((self._seed, self.epoch))
+    def steps(self, epochs: int) -> int:
+        """How many batches the first so many epochs have."""
+        return sum(len(self._groups(epoch)[1]) for epoch in range(epochs))
+
+    def __iter__(self) -> Iterator[Batch]:
+        windows, groups = self._groups(self.epoch)
         self.epoch += 1
-        starts, lengths, rows = self._sequences.windows(self._window, chance)
-        order = chance.permutation(len(starts))
-        order = order[np.argsort(lengths[order], kind="stable")]
-        borders = np.flatnonzero(np.diff(lengths[order])) + 1
-        groups = [part for same in np.split(order, borders) for part in np.split(same, np.arange(self._batch, len(same), self._batch))]
-        for at in chance.permutation(len(groups)):
-            group = groups[at]
-            length = int(lengths[group[0]])
-            if length >= 2:
-                yield torch.from_numpy(rows[starts[group][:, None] + np.arange(length)])
+        for group in groups:
+            starts, lengths = windows.starts[group], windows.lengths[group]
+            places = np.arange(lengths.max())
+            own = places < lengths[:, None]
+            rows = windows.rows[np.where(own, starts[:, None] + places, starts[:, None])]
+            foreseen = own & (places >= (lengths - windows.fresh[group])[:, None])
+            yield torch.from_numpy(rows), torch.from_numpy(lengths), torch.from_numpy(foreseen[:, 1:])
 
 
 class Task(lightning.LightningModule):
-    """What Lightning runs. Logs `loss` and, after each epoch, `ndcg`."""
+    """What Lightning runs. Logs `loss` and, after each epoch, `ndcg`. `averaged` are the weights that count in the end: their
+    exponential average over the steps (Polyak & Juditsky 1992), if the configuration asks for one."""
 
     def __init__(self, config: SasrecModel, network: Network, sequences: Sequences, steps: int, rate: float, seed: int) -> None:
         super().__init__()
@@ -155,26 +188,60 @@ class Task(lightning.LightningModule):
         self.register_buffer("chances", torch.tensor(smoothed / smoothed.sum(), dtype=torch.float32), persistent=False)
         self.chances: Tensor
         self._draw = torch.Generator().manual_seed(seed)
+        self._averaged: list[Tensor] | None = None
+        self._taken = 0
 
-    def training_step(self, batch: Tensor, index: int) -> Tensor:
-        hidden = self.network(batch[:, :-1]).flatten(0, 1)
-        wanted = batch[:, 1:].flatten()
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        rows, lengths, foreseen = batch
+        hidden = self.network(rows[:, :-1], lengths=lengths - 1)[foreseen]
+        wanted = rows[:, 1:][foreseen]
         weight, bias = self.network.items.weight, self.network.bias
-        with torch.autocast(self.device.type, enabled=False):  # the softmax over many items is not for bfloat16
+        # What leaves the last norm is float32 or bfloat16, as the run is; the losses see to their sums themselves.
+        hidden = hidden.to(torch.get_autocast_dtype(self.device.type)) if torch.is_autocast_enabled(self.device.type) else hidden
+        with torch.autocast(self.device.type, enabled=False):
             if not self.config.negatives:
                 loss = full_cross_entropy(hidden, weight, bias, wanted)
             else:
                 drawn = torch.multinomial(self.chances.cpu(), self.config.negatives, replacement=True, generator=self._draw)
-                sampled = drawn.to(wanted.device)
-                loss = sampled_cross_entropy(hidden.float(), weight, bias, wanted, sampled, self.chances)
-        self.log("loss", loss, batch_size=len(batch))
+                loss = sampled_cross_entropy(hidden, weight, bias, wanted, drawn.to(wanted.device), self.chances)
+        self.log("loss", loss, batch_size=len(rows))
         return loss
 
+    @torch.no_grad()
+    def on_train_batch_end(self, *_: Any) -> None:
+        if not self.config.average:
+            return
+        now = [part.detach() for part in self.network.parameters()]
+        if self._averaged is None:
+            self._averaged = [part.clone() for part in now]
+        self._taken += 1
+        kept = min(self.config.average, self._taken / (self._taken + 10))  # while there were few steps they are forgotten sooner
+        torch._foreach_lerp_(self._averaged, now, 1.0 - kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the network has its averaged weights."""
+        parts = list(self.network.parameters())
+        own = None if self._averaged is None else [part.detach().clone() for part in parts]
+        try:
+            with torch.no_grad():
+                for part, mean in zip(parts, self._averaged or (), strict=False):
+                    part.copy_(mean)
+            yield
+        finally:
+            with torch.no_grad():
+                for part, value in zip(parts, own or (), strict=False):
+                    part.copy_(value)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), LONGEST_GRADIENT)  # Lightning refuses to, of a fused optimiser
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        matrices = [p for name, p in self.network.named_parameters() if p.ndim > 1 and name not in ("items.weight", "places.weight")]
-        others = [p for name, p in self.network.named_parameters() if p.ndim < 2 or name in ("items.weight", "places.weight")]
+        matrices = [part for name, part in self.network.named_parameters() if name.startswith("blocks.") and name.endswith(DECAYING)]
+        chosen = {id(part) for part in matrices}
+        others = [part for part in self.network.parameters() if id(part) not in chosen]
         groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98), fused=True)
         warm = max(1, round(self.steps * WARMUP))
 
         def rate(step: int) -> float:
@@ -187,22 +254,33 @@ class Task(lightning.LightningModule):
 
     @torch.no_grad()
     def validate(self) -> float:
-        """NDCG at PLACES of the items held out, among all items the person does not have; NaN if none is held out."""
+        """NDCG at PLACES of the items held out, among all items the person does not have, ties against us; NaN if none is held out."""
         sequences, window = self.sequences, self.config.window
         people = np.flatnonzero(sequences.held >= 0)
         if not len(people):
             return math.nan
-        self.network.eval()
-        gains = []
-        for person in people:
-            own = sequences.rows[sequences.indptr[person] : sequences.indptr[person + 1]]
-            hidden = self.network(torch.from_numpy(own[-window:]).to(self.device)[None], last=True)[0, 0].float()
-            scores = self.network.items.weight @ hidden + self.network.bias
-            scores[torch.from_numpy(own).to(self.device)] = -torch.inf
-            place = int((scores > scores[sequences.held[person]]).sum())
-            gains.append(1.0 / math.log2(place + 2) if place < PLACES else 0.0)
-        self.network.train()
-        return float(np.mean(gains))
+        histories = [sequences.rows[sequences.indptr[person] : sequences.indptr[person + 1]] for person in people]
+        order = np.argsort([len(own) for own in histories], kind="stable")
+        places = np.empty(len(people), dtype=np.int64)
+        with self.averaged():
+            self.network.eval()
+            for group in np.array_split(order, -(-len(order) // VALIDATION_BATCH)):
+                read = [histories[at][-window:] for at in group]
+                lengths = np.array([len(own) for own in read])
+                rows = np.zeros((len(group), lengths.max()), dtype=np.int64)
+                for line, own in zip(rows, read, strict=True):
+                    line[: len(own)] = own
+                ends = torch.from_numpy(lengths).to(self.device)
+                hidden = self.network(torch.from_numpy(rows).to(self.device), lengths=ends)[torch.arange(len(group)), ends - 1]
+                scores = torch.addmm(self.network.bias, hidden.float(), self.network.items.weight.T).cpu().numpy()
+                for line, at in zip(scores, group, strict=True):
+                    target = sequences.held[people[at]]
+                    wanted = line[target]
+                    line[histories[at]] = -np.inf
+                    line[target] = -np.inf
+                    places[at] = int((line >= wanted).sum())
+            self.network.train()
+        return float(np.where(places < PLACES, 1.0 / np.log2(places + 2.0), 0.0).mean())
 
 
 class Watch(lightning.Callback):
@@ -226,7 +304,8 @@ class Watch(lightning.Callback):
         self._waited = 0 if ndcg > self._best or math.isnan(ndcg) else self._waited + 1
         if ndcg >= self._best or math.isnan(ndcg):  # of equally good ones the later, which has seen more
             self._best = self._best if math.isnan(ndcg) else ndcg
-            self.weights = {name: value.detach().cpu().clone() for name, value in task.network.state_dict().items()}
+            with task.averaged():
+                self.weights = {name: value.detach().cpu().clone() for name, value in task.network.state_dict().items()}
         if self._waited >= self._config.patience:
             trainer.should_stop = True
         if self._progress is not None:
@@ -254,7 +333,7 @@ def train(
 
     The same seed gives the same weights on one machine's CPU, unless `seconds` ends it: then the clock has its say."""
     batches = Batches(sequences, config.window, config.batch, seed)
-    task = Task(config, network, sequences, epochs * len(batches), rate, seed)
+    task = Task(config, network, sequences, batches.steps(epochs), rate, seed)
     watch = Watch(config, epochs, progress)
     gpu = torch.cuda.is_available()
     before = torch.get_num_threads()
@@ -265,8 +344,7 @@ def train(
                 max_epochs=epochs,
                 accelerator="gpu" if gpu else "cpu",
                 devices=1,
-                precision="bf16-mixed" if gpu else "32-true",
-                gradient_clip_val=1.0,
+                precision="bf16-mixed" if _half(config, gpu) else "32-true",
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -282,6 +360,16 @@ def train(
     if watch.weights is not None:
         network.load_state_dict(watch.weights)
     network.cpu().eval()
+
+
+def _half(config: SasrecModel, gpu: bool) -> bool:
+    """Whether to multiply in bfloat16: what the configuration says, or else where the device does so natively."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if gpu:
+        return bool(torch.cuda.is_bf16_supported())
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 @contextmanager

@@ -12,10 +12,12 @@ from torch.nn import functional
 
 from configs.domain import SasrecModel
 from tests.worlds import START, World, checkerboard, cycle, world
+from training import losses
 from training.candidates import transformer
 from training.candidates.sasrec import Sasrec
-from training.candidates.transformer import Network, full_cross_entropy, sampled_cross_entropy
-from training.sequences import Batches, Sequences, prepare
+from training.candidates.transformer import Network
+from training.losses import full_cross_entropy, sampled_cross_entropy
+from training.sequences import Batches, Sequences, Task, prepare
 
 
 def words(**more: object) -> SasrecModel:
@@ -88,7 +90,7 @@ def test_items_training_never_met(ring: World) -> None:
 def test_without_order_it_is_shuffled_every_epoch() -> None:
     ordered, unordered = (Sequences.of(checkerboard(ordered=flag).data) for flag in (True, False))
     for sequences, same in ((ordered, True), (unordered, False)):
-        first, second = (sequences.windows(50, np.random.default_rng(seed))[2] for seed in (1, 2))
+        first, second = (sequences.windows(50, np.random.default_rng(seed)).rows for seed in (1, 2))
         assert np.array_equal(first, second) is same
         for low, high in zip(sequences.indptr[:-1], sequences.indptr[1:], strict=True):
             assert sorted(first[low:high]) == sorted(sequences.rows[low:high])
@@ -98,14 +100,19 @@ def test_without_order_it_is_shuffled_every_epoch() -> None:
 def test_windows_foresee_every_item_but_the_first_once(window: int) -> None:
     place = world(["A"] * 40, [list(range(n)) for n in (2, 3, 5, 6, 9, 40)])
     sequences = Sequences.of(place.data)
-    starts, lengths, rows = sequences.windows(window, np.random.default_rng(0))
-    assert lengths.max() <= window + 1
-    foreseen = np.sort(np.concatenate([np.arange(s + 1, s + n) for s, n in zip(starts, lengths, strict=True)]))
-    np.testing.assert_array_equal(foreseen, np.setdiff1d(np.arange(len(rows)), sequences.indptr[:-1]))
     batches = Batches(sequences, window, 2, seed=1)
-    drawn = list(batches)
-    assert len(drawn) == len(batches)
-    assert sum(batch[:, 1:].numel() for batch in drawn) == len(foreseen)
+    for epoch in range(6):  # some of them cut at random places
+        drawn = sequences.windows(window, np.random.default_rng(epoch))
+        assert drawn.lengths.max() <= window + 1
+        ends = drawn.starts + drawn.lengths
+        foreseen = np.sort(np.concatenate([np.arange(end - n, end) for end, n in zip(ends, drawn.fresh, strict=True)]))
+        np.testing.assert_array_equal(foreseen, np.setdiff1d(np.arange(len(drawn.rows)), sequences.indptr[:-1]))
+        assert sum(int(wanted.sum()) for _, _, wanted in batches) == len(foreseen)
+    drawn_batches = list(Batches(sequences, window, 2, seed=1))
+    assert len(drawn_batches) == batches.steps(1)
+    for rows, lengths, wanted in drawn_batches:
+        assert wanted.numel() <= 2 * window or len(rows) == 1
+        assert not wanted[torch.arange(rows.shape[1] - 1) >= lengths[:, None] - 1].any()
 
 
 def test_what_validates_is_not_learnt_from() -> None:
@@ -121,7 +128,7 @@ def test_what_validates_is_not_learnt_from() -> None:
 
 
 def test_full_cross_entropy_is_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer, "LOSS_BYTES", 4 * 11 * 3)  # three rows at a time
+    monkeypatch.setattr(losses, "LOSS_BYTES", 4 * 11 * 3)  # three rows at a time
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(10, 5), torch.randn(11, 5), torch.randn(11)
     wanted = torch.randint(11, (10,))
@@ -135,6 +142,22 @@ def test_full_cross_entropy_is_cross_entropy(monkeypatch: pytest.MonkeyPatch) ->
         torch.testing.assert_close(mine.grad, other.grad)
 
 
+def test_full_cross_entropy_in_bfloat16_is_near() -> None:
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(64, 8), torch.randn(50, 8) / 3, torch.randn(50) - 8
+    wanted = torch.randint(50, (64,))
+    exact, rough = ([part.clone().requires_grad_() for part in (hidden, weight, bias)] for _ in range(2))
+    one = full_cross_entropy(exact[0], exact[1], exact[2], wanted)
+    other = full_cross_entropy(rough[0].bfloat16(), rough[1], rough[2], wanted)
+    one.backward()  # type: ignore[no-untyped-call]
+    other.backward()  # type: ignore[no-untyped-call]
+    assert other.item() == pytest.approx(one.item(), rel=0.01)
+    for mine, theirs in zip(rough, exact, strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        assert torch.cosine_similarity(mine.grad.flatten(), theirs.grad.flatten(), dim=0) > 0.999
+
+
 def test_sampled_cross_entropy_tends_to_the_full_one() -> None:
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(50, 5), torch.randn(11, 5), torch.randn(11)
@@ -146,9 +169,22 @@ def test_sampled_cross_entropy_tends_to_the_full_one() -> None:
     assert loss.item() == pytest.approx(expected.item(), rel=0.02)
 
 
-def test_no_position_sees_a_later_one() -> None:
+FORMS: list[tuple[transformer.Positions, int]] = [("end", 0), ("relative", 0), ("end", 3), ("relative", 3)]
+
+
+def unlike_new(positions: transformer.Positions, convolution: int) -> Network:
+    """A network none of whose parts is still at its beginning, where some do nothing."""
     torch.manual_seed(0)
-    network = Network(20, 8, 2, 2, 10, 0.0).eval()
+    network = Network(20, 8, 2, 2, 10, 0.0, positions, convolution).eval()
+    with torch.no_grad():
+        for part in network.parameters():
+            part.add_(0.3 * torch.randn_like(part))
+    return network
+
+
+@pytest.mark.parametrize(("positions", "convolution"), FORMS)
+def test_no_position_sees_a_later_one(positions: transformer.Positions, convolution: int) -> None:
+    network = unlike_new(positions, convolution)
     rows = torch.arange(8)[None]
     other = rows.clone()
     other[0, 5:] = 19
@@ -156,6 +192,66 @@ def test_no_position_sees_a_later_one() -> None:
         torch.testing.assert_close(network(rows)[:, :5], network(other)[:, :5])
         assert not torch.allclose(network(rows)[:, 5:], network(other)[:, 5:])
         torch.testing.assert_close(network(rows, last=True), network(rows)[:, -1:])
+
+
+@pytest.mark.parametrize(("positions", "convolution"), FORMS)
+def test_what_fills_up_a_batch_changes_nothing(positions: transformer.Positions, convolution: int) -> None:
+    network = unlike_new(positions, convolution)
+    rows, lengths = torch.randint(20, (3, 7)), torch.tensor([7, 2, 4])
+    with torch.no_grad():
+        together = network(rows, lengths=lengths)
+        for person, length in enumerate(lengths.tolist()):
+            torch.testing.assert_close(together[person, :length], network(rows[person : person + 1, :length])[0])
+
+
+def test_relative_positions_do_not_ask_how_long_the_history_is() -> None:
+    network = unlike_new("relative", 2)
+    for block in network.blocks:
+        assert isinstance(block, transformer.Block)
+        assert block.distances is not None
+        with torch.no_grad():
+            block.distances[:, 3:] = -40.0  # nothing further back counts
+    rows = torch.arange(10)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(network(rows, last=True), network(rows[:, 2:], last=True))
+
+
+def test_dropout_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    thinned = transformer.thinned(torch.ones(200, 501), 0.2)
+    assert (thinned == 0).float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert thinned.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert transformer.thinned(thinned, 0.0) is thinned
+
+
+@pytest.mark.parametrize("more", [{"positions": "relative", "convolution": 3}, {"average": 0.9}, {"precision": "bfloat16"}])
+def test_every_form_of_it_learns_is_kept_and_repeats(ring: World, more: dict[str, object], tmp_path: Path) -> None:
+    model, again = learnt(ring, **more), learnt(ring, **more)
+    states = [ring.person([(start + step) % 12 for step in range(4)]) for start in range(12)]
+    scores = model.scores(states, ring.now)
+    assert scores.dtype == np.float32
+    assert (scores.argmax(axis=1) == (np.arange(12) + 4) % 12).mean() > 0.8
+    np.testing.assert_array_equal(scores, again.scores(states, ring.now))
+    model.save(tmp_path)
+    np.testing.assert_array_equal(scores, Sasrec.load(tmp_path).scores(states, ring.now))
+    np.testing.assert_allclose(scores[:1], model.scores(states[:1], ring.now), atol=1e-5)
+
+
+def test_averaged_weights_are_lent_and_given_back(ring: World) -> None:
+    config = words(average=0.5)
+    sequences = Sequences.of(ring.data)
+    network = Network(12, 16, 1, 2, 6, 0.0)
+    task = Task(config, network, sequences, 10, 1e-2, 1)
+    history = list[torch.Tensor]()
+    for _ in range(4):
+        with torch.no_grad():
+            network.bias.add_(1.0)
+        task.on_train_batch_end()
+        history.append(network.bias.detach().clone())
+    with task.averaged():
+        lent = network.bias.detach().clone()
+    assert history[0][0] < lent[0] < history[-1][0]
+    torch.testing.assert_close(network.bias.detach(), history[-1])
 
 
 def test_the_clock_and_patience_stop_it(ring: World) -> None:

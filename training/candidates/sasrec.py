@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from configs.domain import SasrecModel
 from features.state import UserState
 from training import folder
-from training.candidates.transformer import Network
+from training.candidates.transformer import Network, Weights, hidden
 from training.contract import Evidence, Progress, TrainingData
 from training.interactions import recent
 
@@ -39,12 +39,22 @@ class Sasrec:
     def __init__(self, config: SasrecModel) -> None:
         self.config = config
         self._network: Network | None = None
+        self._plain: Weights | None = None
         self._ordered = True
         self._heard = np.empty(0, dtype=np.bool_)
 
     def _fresh(self, items: int) -> Network:
         config = self.config
-        return Network(items, config.dimensions, config.blocks, config.heads, config.window, config.dropout)
+        return Network(
+            items,
+            config.dimensions,
+            config.blocks,
+            config.heads,
+            config.window,
+            config.dropout,
+            config.positions,
+            config.convolution,
+        )
 
     def fit(self, data: TrainingData, progress: Progress | None = None, callbacks: Sequence[Callback] = ()) -> None:
         """A new object learns from nothing. One that was fitted or loaded, and whose items are the first of this catalogue,
@@ -72,6 +82,7 @@ class Sasrec:
 
     def _open(self, network: Network, ordered: bool) -> None:
         self._network, self._ordered = network.eval().requires_grad_(False), ordered
+        self._plain = network.plain(self.config.window)
         self._heard = torch.isfinite(network.bias).numpy()  # (m,) False for items that training never met
 
     def _rows(self, state: UserState) -> NDArray[np.int64]:
@@ -94,18 +105,18 @@ class Sasrec:
             return single
         table = np.full((len(states), len(network.bias)), -np.inf, dtype=np.float32)
         lengths = np.array([len(part) for part in rows], dtype=np.int64)
-        hidden = torch.zeros((len(states), self.config.dimensions))
+        vectors = torch.zeros((len(states), self.config.dimensions))
         for length in np.unique(lengths[lengths > 0]):
             who = np.flatnonzero(lengths == length)
-            hidden[torch.from_numpy(who)] = self._last(np.stack([rows[person] for person in who]))
-        torch.addmm(network.bias, hidden, network.items.weight.T, out=torch.from_numpy(table))
+            vectors[torch.from_numpy(who)] = self._last(np.stack([rows[person] for person in who]))
+        torch.addmm(network.bias, vectors, network.items.weight.T, out=torch.from_numpy(table))
         table[lengths == 0] = -np.inf
         return table
 
     def _last(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """(n, t) rows -> (n, d), the hidden vectors of the last position."""
-        hidden: torch.Tensor = self._fitted()(torch.from_numpy(rows), last=True)[:, 0]
-        return hidden
+        assert self._plain is not None
+        return hidden(self._plain, torch.from_numpy(rows), last=True)[:, 0]
 
     @torch.inference_mode()
     def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:

@@ -254,6 +254,27 @@ def _serve(session: Session, names: list[str]) -> None:
 
 
 @application.command()
+def audit(
+    person: Annotated[str | None, typer.Option(help="an account's id, or a domain's user id; only its hash is searched for")] = None,
+    since: Annotated[str | None, typer.Option(help="from this moment on: 2026-01-31 or 2026-01-31T20:15:00Z")] = None,
+    until: Annotated[str | None, typer.Option(help="up to this moment")] = None,
+    event: Annotated[str | None, typer.Option(help="READ, CREATE, UPDATE, DELETE, LOGIN, REFUSED or ERROR")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="a route as the OpenAPI document spells it: /v1/{domain}/events")] = None,
+    status: Annotated[int | None, typer.Option(help="of the answer", min=100, max=599)] = None,
+    most: Annotated[int, typer.Option(help="entries", min=1, max=100_000)] = 100,
+    home: HomeDir = _HOME,
+    deployment: DeploymentFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who asked for what, newest first. People stand there as hashes, and what they asked is not kept."""
+    from pipelines.audit import Wanted, search, table
+
+    session = _session(home, deployment, True, as_json)
+    found = search(session.home, session.deployment, Wanted(person, since, until, event, endpoint, status, most))
+    session.tell({"entries": found}, lambda: table(found))
+
+
+@application.command()
 def score(
     domain: DomainName,
     out: Annotated[

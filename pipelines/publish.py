@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from configs.domain import Domain
+from pipelines import announce
 from pipelines.evaluate import K, read_report
 from pipelines.steps import DONE, Reporter, fingerprint, upstream
 from pipelines.train import open_trained, statistics_of
@@ -17,9 +18,12 @@ class NotPromotedError(RuntimeError):
     """A version that the gate does not let through; the message says why."""
 
 
-def publish(domain: Domain, evaluate_dir: Path, home: Path, reporter: Reporter, events_through: int = 0, promoted: bool = True) -> str:
+def publish(
+    domain: Domain, evaluate_dir: Path, home: Path, reporter: Reporter, events_through: int = 0, promoted: bool = True, url: str = ""
+) -> str:
     """The version: a new one, or the one that was made of the same training before. `promoted`: make it the champion if the
-    gate passed it. Raises NotPromotedError if it did not (the bundle is there all the same)."""
+    gate passed it. `url`: the deployment's database, where a new champion is announced; empty: the home's own.
+    Raises NotPromotedError if it did not (the bundle is there all the same)."""
     reporter.step("publish")
     said = json.loads((evaluate_dir / DONE).read_text(encoding="utf-8"))
     train_dir = home / said["train"]
@@ -52,11 +56,11 @@ def publish(domain: Domain, evaluate_dir: Path, home: Path, reporter: Reporter, 
     else:
         reporter.say(f"nothing changed: bundle {version} stands")
     if promoted:
-        promote(home, domain.name, version, reporter)
+        promote(home, domain.name, version, reporter, url=url)
     return version
 
 
-def promote(home: Path, domain: str, version: str | None, reporter: Reporter, dry_run: bool = False) -> Manifest:
+def promote(home: Path, domain: str, version: str | None, reporter: Reporter, dry_run: bool = False, url: str = "") -> Manifest:
     """Makes a version (None: the newest) the champion, after every file's checksum was found right. Raises NotPromotedError if the
     gate refused it, BundleError if it is not whole."""
     there = bundle.versions(home, domain)
@@ -76,10 +80,11 @@ def promote(home: Path, domain: str, version: str | None, reporter: Reporter, dr
     else:
         bundle.point(home, domain, "champion", chosen)
         reporter.say(f"{chosen} is the champion now, it was {now or 'none'}; served: {manifest.verdict.serve}")
+        announce.champion(home, domain, "bundle.promoted", chosen, now, url, reporter)
     return manifest
 
 
-def rollback(home: Path, domain: str, version: str | None, reporter: Reporter, dry_run: bool = False) -> str:
+def rollback(home: Path, domain: str, version: str | None, reporter: Reporter, dry_run: bool = False, url: str = "") -> str:
     """Makes the champion of before (or a version that is named) the champion again. Raises BundleError if there is none or it
     is not whole."""
     chosen = version or bundle.pointed_before(home, domain, "champion")
@@ -92,6 +97,7 @@ def rollback(home: Path, domain: str, version: str | None, reporter: Reporter, d
     else:
         bundle.point(home, domain, "champion", chosen)
         reporter.say(f"back to {chosen} from {now}")
+        announce.champion(home, domain, "bundle.rolled_back", chosen, now, url, reporter)
     return chosen
 
 

@@ -26,7 +26,7 @@ def run(domain: Domain, data: Path | None, home: Path, deployment: Deployment, r
     features = featurize(domain, tables, home, reporter)
     trained = train(domain, features, home, reporter)
     evaluated = evaluate(domain, trained, home, reporter)
-    return publish(domain, evaluated, home, reporter, through, promoted)
+    return publish(domain, evaluated, home, reporter, through, promoted, deployment.storage.url)
 
 
 def tables_of(domain: Domain, data: Path | None, home: Path, deployment: Deployment, reporter: Reporter) -> tuple[Path, int]:

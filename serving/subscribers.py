@@ -28,6 +28,7 @@ INTERESTS: dict[str, tuple[str, ...]] = {
     "models": (PROMOTED, ROLLED_BACK),
     "security": ("account.registered", "account.password_changed", "session.reuse_detected"),
     MAIL: (REQUESTED,),
+    "kafka": (),  # the bus itself, where it did not take an event: a replay is for all
 }
 
 

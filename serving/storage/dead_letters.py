@@ -108,7 +108,8 @@ class DeadLetters:
 
     async def replay(self, letter: DeadLetter, interests: Mapping[str, Sequence[str]]) -> None:
         """Puts it into the outbox again, for its own consumer alone. `interests`: the types that each consumer takes; for the others it
-        counts as taken, also where their inbox does not reach back so far. Raises ReplayError, DatabaseAwayError."""
+        counts as taken, also where their inbox does not reach back so far. One that takes none is a bus:
+        its letters are for all. Raises ReplayError, DatabaseAwayError."""
         envelope = letter.envelope
         if envelope is None:
             raise ReplayError(f"{letter.event_id} is no envelope: nobody could take it; drop it")
@@ -122,7 +123,8 @@ class DeadLetters:
             changed = await connection.execute(sa.update(self._letters).where(mine).values(replayed_at=now_us()))
             if not changed.rowcount:
                 raise ReplayError(f"{letter.event_id} of {letter.consumer} was replayed or dropped already")
-            others = [(name, letter.event_id) for name, types in interests.items() if envelope.type in types and name != letter.consumer]
+            also = interests.items() if interests[letter.consumer] else ()
+            others = [(name, letter.event_id) for name, types in also if envelope.type in types and name != letter.consumer]
             await self._inbox.take(connection, others)
             await self._inbox.forget(connection, letter.consumer, letter.event_id)
             await Outbox(self._database, envelope.type in PRIVATE).again(connection, envelope)

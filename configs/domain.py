@@ -1,6 +1,7 @@
 """Every word a domain's YAML may use. Reading this file is the five-minute tour of what Factotum can do for a domain.
 
-Nothing here imports a model, Ray or an HTTP framework: a configuration can be read and checked anywhere, in milliseconds.
+Nothing here imports a model, Ray or an HTTP framework: a configuration can be read and checked anywhere, in milliseconds. The file
+is long because it is the whole vocabulary in one place.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class EventFile(Word):
     kind: Name = "seen"
     kinds: dict[str, Name] = {}
     progress: tuple[str, ...] = ()  # a count such as watched episodes: an unreadable one makes the row bad
+    order: Literal["none", "rows"] = "none"  # rows: there are no times, but the rows of a person stand in the order of time
     encoding: str = "utf-8"
 
 
@@ -150,10 +152,16 @@ class Source(Word):
 
     reader: Name = "tables"
     items: ItemFile
-    events: tuple[EventFile, ...]
+    events: Annotated[tuple[EventFile, ...], Field(min_length=1)]
     users: tuple[str, ...] = ()  # files with one row a user: user, attributes
     bad_rows: Missing = Missing()
     future_tolerance_s: Annotated[int, Field(ge=0)] = 86_400  # an event later than now by more than this is a bad row
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if len({file.order for file in self.events}) > 1:
+            raise ValueError("events: either all files have `order: rows` or none has")
+        return self
 
 
 class Sample(Word):
@@ -168,9 +176,17 @@ class Sample(Word):
 
 
 class Split(Word):
-    """By time: the last `test` share of the events' time is held out, before it a `label` share for the ranker.
-    Where a source has no times both are drawn at random for each user, and the report says "unordered"."""
+    """What is held out.
 
+    `time`: the last `test` share of the events' time, before it a `label` share for the ranker, the same moments for everybody.
+    Where a source has no times both are drawn at random for each user, and the report says "unordered".
+    `last` (leave one out): the last event of each person is the test, the `labels` before it teach the ranker one by one. Only for a
+    source that has an order, by times or by `order: rows`. It lets models see other people's future, which flatters them: it is
+    there to be compared with published figures."""
+
+    protocol: Literal["time", "last"] = "time"
+    labels: Annotated[int, Field(ge=1, le=20)] = 1  # of `last`
+    back: Annotated[int, Field(ge=0, le=3)] = 0  # so many test windows are put away unseen before: 1 measures on validation
     test: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     label: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     users: Annotated[int, Field(ge=10)] = 5_000  # at most so many users are evaluated, drawn by seed
@@ -205,7 +221,11 @@ class AlsModel(Word):
 
 
 class SasrecModel(Word):
-    """Kang & McAuley 2018, trained with cross-entropy over all or sampled items."""
+    """Kang & McAuley 2018, trained with cross-entropy over all or sampled items.
+
+    `positions`: what tells the order: an embedding of each place counted from the end, or a learned weight of each distance.
+    `convolution`: each block first mixes so many of the last items into every position (0 = none). `average`: the weights that
+    answer are the exponential average over the steps with this decay (0 = the last ones)."""
 
     model: Literal["sasrec"]
     dimensions: Annotated[int, Field(ge=8, le=1024)] = 64
@@ -215,7 +235,11 @@ class SasrecModel(Word):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     learning_rate: Positive = 1e-3
     epochs: Annotated[int, Field(ge=1, le=1000)] = 10
-    batch: Count = 128
+    batch: Count = 128  # full windows a step; of shorter ones as many as fill the same space
+    positions: Literal["end", "relative"] = "end"
+    convolution: Annotated[int, Field(ge=0, le=32)] = 0
+    average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 while training where the processor does it natively
     negatives: Annotated[int, Field(ge=0)] = 0  # sampled negatives a batch; 0 = cross-entropy over all items
     patience: Annotated[int, Field(ge=1)] = 3  # epochs without a better validation before it stops
     seconds: Positive | None = None  # stop after so many seconds of training
@@ -290,6 +314,16 @@ class Ranker(Word):
     refit: bool = True  # after evaluation, learn once more from everything
 
 
+class Protocol(Word):
+    """One more way in which `factotum bench quality` measures the domain: other files, another split, other settings of some
+    sources. What is left out is as in the domain itself."""
+
+    events: tuple[EventFile, ...] = ()
+    split: Split = Split()
+    candidates: dict[Name, CandidateModel] = {}
+    ranker: Ranker | None = None
+
+
 # ---------------------------------------------------------------- what is answered
 
 
@@ -348,6 +382,7 @@ class Domain(Word):
     source: Source
     sample: Sample = Sample()
     split: Split = Split()
+    protocols: dict[Name, Protocol] = {}
     candidates: dict[Name, CandidateModel]
     ranker: Ranker | None = Ranker()
     search: dict[Name, Search] = {}
@@ -365,7 +400,11 @@ class Domain(Word):
         if self.name in RESERVED:
             raise ValueError(f"name: /v1/{self.name} is an address of the gateway's own; any name but {', '.join(RESERVED)} is allowed")
         kinds = self.events.kinds
-        for file in self.source.events:
+        for name, protocol in self.protocols.items():
+            for source in protocol.candidates:
+                if source not in self.candidates:
+                    raise ValueError(f"protocols.{name}: {source!r} is not among candidates ({', '.join(self.candidates)})")
+        for file in (*self.source.events, *(file for protocol in self.protocols.values() for file in protocol.events)):
             for raw, kind in {**file.kinds, "kind": file.kind}.items():
                 if kind not in kinds:
                     raise ValueError(f"source.events: {raw!r} becomes {kind!r}, which is not among events.kinds ({', '.join(kinds)})")

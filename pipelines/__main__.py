@@ -21,6 +21,7 @@ import typer
 import configs
 from configs.deployment import Deployment
 from pipelines import accounts, dead_letters
+from pipelines.database import db
 from pipelines.steps import Reporter
 
 application = typer.Typer(
@@ -31,6 +32,8 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+application.add_typer(db, name="db")
 
 application.add_typer(accounts.users, name="users")
 application.add_typer(accounts.keys, name="keys")

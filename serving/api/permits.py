@@ -22,6 +22,7 @@ from serving.service import Service
 ME = "me"  # stands for the caller's own user, wherever a user is named
 _OWN = re.compile(r"a-([0-9a-f]{32})")
 _LEAST_S = 0.005
+_RESERVE_S, _RESERVE = 0.25, 0.3  # kept for the rest of an answer: seconds, or this share of the time left if that is less
 
 
 def caller_of(request: Request) -> Caller:
@@ -36,9 +37,13 @@ def address_of(request: Request) -> str:
 
 
 def remaining_s(request: Request, at_most: float) -> float:
-    """Seconds until the request's deadline, at most `at_most`, never quite 0: what is asked on its behalf may take so long."""
+    """Seconds that a part asked on a request's behalf may take: at most `at_most`, and so that what stands in for it still comes before
+    the request's deadline. Never quite 0."""
     deadline = request.scope.get("state", {}).get("deadline")
-    return at_most if deadline is None else max(_LEAST_S, min(at_most, float(deadline) - time.monotonic()))
+    if deadline is None:
+        return at_most
+    left = float(deadline) - time.monotonic()
+    return max(_LEAST_S, min(at_most, left - min(_RESERVE_S, _RESERVE * left)))
 
 
 def need(request: Request, scope: Scope) -> Caller:

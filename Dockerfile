@@ -24,7 +24,7 @@ COPY features features
 COPY training training
 COPY serving serving
 COPY pipelines pipelines
-RUN pip install -c constraints.txt ".[postgres,redis]"
+RUN pip install -c constraints.txt ".[postgres,redis,kafka]"
 
 # ---- what runs
 FROM python:${PYTHON} AS runtime

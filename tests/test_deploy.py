@@ -51,11 +51,88 @@ def test_serve_accepts_its_file_and_build_accepts_its_arguments() -> None:
         args = Args.model_validate(schema.applications[0].args)
         assert args.names() == ("anime",)
         assert args.settings().replicas.layout == "spread"
+        assert args.settings().environment == "production"
+        assert args.settings().limits.store == "redis"
 
 
 def test_the_deployment_for_a_cluster_is_made_of_known_words() -> None:
     deployment = configs.load_deployment(DEPLOY / "cluster-deployment.yaml")
     assert deployment.replicas.most_gateways == 8
+    assert deployment.environment == "production"
+    assert deployment.limits.store == "redis"
+
+
+def _needed() -> dict[str, str]:
+    """.env.example: what has to be set, and what stands there."""
+    needed = (DEPLOY / ".env.example").read_text(encoding="utf-8").split("# --- if you want them")[0]
+    return dict(line.split("=", 1) for line in needed.splitlines() if line and not line.startswith("#"))
+
+
+def test_the_example_of_secrets_has_no_secret_and_names_all_that_compose_asks_for() -> None:
+    text = (DEPLOY / ".env.example").read_text(encoding="utf-8")
+    given = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    assert set(given.values()) == {""}
+    asked = set(re.findall(r"\$\{(\w+):", (DEPLOY / "compose.yaml").read_text(encoding="utf-8")))
+    assert asked == set(given)
+    must = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "compose.yaml").read_text(encoding="utf-8")))
+    assert must == set(_needed())
+    sources = [*(ROOT / "serving").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py"), *(ROOT / "configs").rglob("*.py")]
+    known = {name for path in sources for name in re.findall(r"\bFACTOTUM_[A-Z_]+\b", path.read_text(encoding="utf-8"))}
+    inside = {"FACTOTUM_PROXY_MARK"}  # made anew at each start, by the application for itself
+    missing = {name for name in known - inside if name not in text}
+    assert not missing
+
+
+def test_the_application_of_compose_starts_only_with_good_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from serving.access.secrets import SecretError, Secrets, new_signing_key
+
+    compose = _yaml(DEPLOY / "compose.yaml")["services"]["app"]
+    deployment = configs.load_deployment(DEPLOY / "compose-deployment.yaml")
+    assert compose["environment"]["FACTOTUM_DEPLOYMENT"] == "/etc/factotum/deployment.yaml"
+    assert any(volume.startswith("./compose-deployment.yaml:/etc/factotum/deployment.yaml") for volume in compose["volumes"])
+    assert deployment.environment == "production"
+    good = {
+        "POSTGRES_PASSWORD": "0b7c9a2f51d84e63",
+        "REDIS_PASSWORD": "93f1c2a07be64d58",
+        "FACTOTUM_SIGNING_KEYS": new_signing_key(),
+        "FACTOTUM_LOG_KEY": "7d1f0c93ab52e8647f3d91c0b5a2e86413f0d7c95ba2e864",
+    }
+
+    def started(secrets: dict[str, str]) -> Secrets:
+        for name, value in compose["environment"].items():
+            filled = re.sub(r"\$\{(\w+):[^}]*\}", lambda match: secrets.get(match[1], ""), value)
+            monkeypatch.setenv(name, filled)
+        return Secrets.from_environment(tmp_path, deployment.environment)
+
+    assert started(good).redis == "redis://:93f1c2a07be64d58@redis:6379/0"
+    bad_ones = {"POSTGRES_PASSWORD": "factotum", "REDIS_PASSWORD": "redis", "FACTOTUM_SIGNING_KEYS": "", "FACTOTUM_LOG_KEY": "short"}
+    for name, bad in bad_ones.items():
+        with pytest.raises(SecretError, match="FACTOTUM_"):
+            started({**good, name: bad})
+
+
+def test_kubernetes_takes_every_secret_from_its_secret() -> None:
+    text = (DEPLOY / "kuberay.yaml").read_text(encoding="utf-8")
+    asked = set(re.findall(r"secretKeyRef: \{name: factotum, key: ([a-z-]+)\}", text))
+    assert asked == {"database-url", "redis-url", "signing-keys", "log-key"}
+    assert all(f"--from-literal={key}=" in text for key in asked)
+
+
+def test_every_alert_of_the_gateway_and_the_stores_is_there() -> None:
+    named = {rule["alert"] for group in _yaml(DEPLOY / "alerts.yaml")["groups"] for rule in group["rules"]}
+    assert {"BreakerOpen", "LimitsDegraded", "OutboxLag", "DeadLetters", "AuditLost", "RefreshReused"} <= named
+
+
+def test_panels_of_the_board_do_not_lie_over_each_other() -> None:
+    panels = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
 
 
 def test_kubernetes_objects_name_volumes_and_never_run_as_root() -> None:

@@ -35,6 +35,7 @@ AWAY_S = 10.0
 _WARM_S = 10.0
 _CALM_S = 8.0  # before each fault
 _AFTER_S = 22.0  # watched after a fault has ended
+_REPLACED_S = 180.0  # Ray starts another gateway within
 _PERSONS = 40
 _QUIET_S = 8.0  # nothing new on the topic for so long after the load: it was read to its end
 _DELIVERED_S = 60.0  # what is accepted must be delivered within
@@ -140,12 +141,16 @@ def _plan(stage: Stage, books: Books, away_s: float) -> list[tuple[Fault, Callab
     gone: set[int] = set()
 
     async def replica(fault: Fault) -> None:
-        known = [pid for pid in replicas(stage.target.pid) if pid not in gone]
+        until = time.monotonic() + _REPLACED_S
+        while len(known := [pid for pid in replicas(stage.target.pid) if pid not in gone]) < GATEWAYS:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{len(known)} of {GATEWAYS} gateways run after {_REPLACED_S:g} s")
+            await asyncio.sleep(0.5)
         victim = known[0]
-        gone.update(known[:1])
+        gone.add(victim)
         fault.began = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        until = fault.began + 60.0
+        until = fault.began + _REPLACED_S
         while time.monotonic() < until:
             await asyncio.sleep(0.25)
             if len(await asyncio.to_thread(_standing, stage.target.pid, victim)) >= len(known):

@@ -155,12 +155,12 @@ class Service:
             self._noticing.cancel()
             await asyncio.gather(self._noticing, return_exceptions=True)
         await self.streams.stop()
-        await self.relay.stop(self.deployment.drain_s / 2)
         await self.recommender.stop()
         await self.live.stop()
         await self.accounts.close()
         await self.ownership.stop()
-        await asyncio.gather(self.slates.stop(self.deployment.drain_s), self.audit.stop(self.deployment.drain_s))
+        drain_s = self.deployment.drain_s
+        await asyncio.gather(self.relay.stop(drain_s / 2), self.slates.stop(drain_s), self.audit.stop(drain_s))
         await self._lookout.stop()  # until here what waits may still be written, should the database come back
         await self.levels.close()
         await asyncio.to_thread(self.noticeboard.remove)

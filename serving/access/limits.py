@@ -16,6 +16,7 @@ import os
 import sqlite3
 import time
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,8 @@ from configs.deployment import Limits
 WINDOW_S = 60.0
 FILE = "limits.db"
 _NAMES = 100_000  # that a process remembers; the one not seen for longest is forgotten first
-_REDIS_S = 0.25  # an answer of Redis is waited for so long
-_LOCK_S = 1.0  # the file is waited for so long, in a thread
+_REDIS_S = 1.0  # an answer of Redis is waited for so long: rather late than counted alone
+_LOCK_S = 5.0  # the file is waited for so long, in a thread
 _SWEEP_S = 30.0
 
 #: Around each question to Redis: refuses to begin where asking is pointless, and learns how it went.
@@ -63,6 +64,7 @@ class ProcessLimiter:
     def __init__(self, window_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s, self._clock = window_s, clock
         self._taken: OrderedDict[str, deque[float]] = OrderedDict()
+        self._full: OrderedDict[str, float] = OrderedDict()
 
     async def take(self, name: str, per_minute: int) -> Verdict:
         return self.take_now(name, per_minute)
@@ -77,9 +79,20 @@ class ProcessLimiter:
             taken.append(now)
         return verdict
 
-    def note(self, name: str) -> None:
-        """One request of `name` that was let through elsewhere."""
+    def full_for(self, name: str) -> float:
+        """Seconds for which `name` is known to be full elsewhere."""
+        return max(0.0, self._full.get(name, 0.0) - self._clock())
+
+    def note(self, name: str, verdict: Verdict) -> None:
+        """What was decided about a request of `name` elsewhere, where all gateways count."""
         now = self._clock()
+        if verdict.remaining == 0:
+            while len(self._full) >= _NAMES:
+                self._full.popitem(last=False)
+            self._full[name] = now + verdict.reset_s
+            self._full.move_to_end(name)
+        if not verdict.allowed:
+            return
         taken = self._of(name)
         while taken and taken[0] <= now - self._window_s:
             taken.popleft()
@@ -113,7 +126,7 @@ class FileLimiter:
 
     A file lock orders the gateways: SQLite alone would look again only every millisecond or more. Where the lock is free the
     count is made at once, on the event loop (tens of microseconds); where it is held, a thread waits for it. A file that cannot be
-    written, or a lock not given within a second, leaves this gateway counting its share by itself.
+    written, or a lock not given within seconds, leaves this gateway counting its share by itself.
     """
 
     def __init__(self, path: Path, gateways: int, window_s: float = WINDOW_S, clock: Callable[[], float] = time.time) -> None:
@@ -135,8 +148,7 @@ class FileLimiter:
             verdict = None
         if verdict is None:
             return _share(self._alone, name, per_minute, self._gateways)
-        if verdict.allowed:
-            self._alone.note(name)
+        self._alone.note(name, verdict)
         return verdict
 
     def _threads(self) -> ThreadPoolExecutor:
@@ -195,9 +207,8 @@ class _CountFile:
             now = self._clock()  # asked under the lock: moments are written in their order
             row = self._connection.execute("SELECT moments FROM taken WHERE name = ?", (name,)).fetchone()
             known = array("d", row[0] if row else b"")
-            moments = array(
-                "d", (moment for moment in known if now - self._window_s < moment <= now)
-            )  # later than now: the clock was set back
+            # those later than now are of before the clock was set back
+            moments = known[bisect_right(known, now - self._window_s) : bisect_right(known, now)]
             verdict = _verdict(moments, limit, now, self._window_s)
             if verdict.allowed:
                 moments.append(now)
@@ -259,9 +270,9 @@ class RedisLimiter:
                 allowed, remaining, reset_us = await self._ask(keys=[key], args=[per_minute, self._window_us])
         except Exception:  # away, late, a breaker that is open: whatever it is, people are let in
             return _share(self._alone, name, per_minute, self._gateways)
-        if allowed:
-            self._alone.note(name)
-        return Verdict(bool(allowed), per_minute, int(remaining), max(0.0, reset_us / 1e6))
+        verdict = Verdict(bool(allowed), per_minute, int(remaining), max(0.0, reset_us / 1e6))
+        self._alone.note(name, verdict)
+        return verdict
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -269,8 +280,12 @@ class RedisLimiter:
 
 
 def _share(alone: ProcessLimiter, name: str, per_minute: int, gateways: int) -> Verdict:
-    """What one of several gateways may let through by itself, rounded up."""
-    return replace(alone.take_now(name, math.ceil(per_minute / gateways)), degraded=True)
+    """What one of several gateways may let through by itself, rounded up; nothing where all together were known to be at the limit."""
+    share = math.ceil(per_minute / gateways)
+    full_s = alone.full_for(name)
+    if full_s > 0:
+        return Verdict(False, share, 0, full_s, degraded=True)
+    return replace(alone.take_now(name, share), degraded=True)
 
 
 def store(limits: Limits, gateways: int, redis_url: str | None, lite: bool) -> str:

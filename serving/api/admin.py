@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -20,6 +20,7 @@ from serving.service import Service
 from serving.storage.accounts import Account
 from serving.storage.api_keys import ApiKey
 from serving.storage.audit import AuditEntry, AuditQuery
+from serving.storage.views import Views
 
 _CURSOR = re.compile(r"([0-9]{1,17})-([0-9a-f]{32})")
 _MOMENT = "ISO 8601 with its offset, such as 2026-01-31T20:15:00Z"
@@ -32,6 +33,7 @@ def _offset(value: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, AfterValidator(_offset)]
+View = Literal["events", "slates", "click_through", "people"]
 Handle = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
 
 
@@ -55,6 +57,17 @@ class AccountsAsked(BaseModel):
 
     email: Annotated[str, Query(min_length=1, max_length=254)] | None = None
     after: Annotated[str, Query(pattern=r"^[0-9a-f]{0,32}$")] = ""
+    size: Annotated[int, Query(ge=1, le=MOST)] = 100
+
+
+class ViewAsked(BaseModel):
+    """Days: `since` is within, `until` is not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: date | None = None
+    until: date | None = None
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0
     size: Annotated[int, Query(ge=1, le=MOST)] = 100
 
 
@@ -125,6 +138,16 @@ class KeyShown(BaseModel):
 
 class KeysAnswer(BaseModel):
     keys: list[KeyShown]
+
+
+class ViewAnswer(BaseModel):
+    """`refreshed`: when the view was last made anew; null: never, so that it has no rows. `more`: whether there are rows after these."""
+
+    view: str
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    refreshed: str | None
+    more: bool
 
 
 class NewKeyAnswer(KeyShown):
@@ -213,6 +236,16 @@ def router(service: Service) -> APIRouter:
         if not found:
             raise Problem(404, "unknown-key", "there is no such key", [Fault("path", "unknown key", key_id)])
         return answers.json(_key(found[0]))
+
+    views = Views(service.database)
+
+    @routes.get("/analytics/{view}", responses=documents.answers(ViewAnswer, 404, 422, 503))
+    async def analytics(view: View, asked: Annotated[ViewAsked, Query()], request: Request) -> Response:
+        """Figures by day, which name nobody. Needs the scope analytics:read, which analysts and administrators have."""
+        permits.need(request, "analytics:read")
+        page = await views.rows(view, asked.since, asked.until, asked.offset, asked.size)
+        said = {"view": view, "columns": page.columns, "rows": page.rows, "more": page.more}
+        return answers.json({**said, "refreshed": None if page.refreshed is None else moment(page.refreshed)})
 
     return routes
 

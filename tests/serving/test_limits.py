@@ -206,6 +206,23 @@ async def test_while_redis_is_away_each_gateway_counts_its_share(redis: Any) -> 
     await limiter.close()
 
 
+async def test_who_was_at_the_limit_stays_there_while_redis_is_away(redis: Any) -> None:
+    prefix = f"full-{time.time_ns()}"
+    here, there = RedisLimiter(redis.url, 3, prefix=prefix), RedisLimiter(redis.url, 3, prefix=prefix)
+    assert sum([(await there.take("one", LIMIT)).allowed for _ in range(LIMIT)]) == LIMIT
+    assert not (await here.take("one", LIMIT)).allowed  # so it has heard that all 50 are gone, though it let none through itself
+    redis.kill()
+    try:
+        refused = await here.take("one", LIMIT)
+        assert (refused.allowed, refused.degraded) == (False, True)
+        assert 50.0 < refused.reset_s <= 60.0
+        assert (await here.take("two", LIMIT)).allowed
+    finally:
+        redis.start()
+    await here.close()
+    await there.close()
+
+
 async def test_a_file_that_cannot_be_used_lets_each_gateway_count_its_share(tmp_path: Path) -> None:
     path = tmp_path / "limits.db"
     path.write_bytes(b"this is no database" * 100)

@@ -95,7 +95,8 @@ class Caching(Word):
 
 
 class Breakers(Word):
-    """A dependency that failed `failures` times in a row is left alone for `open_s`, then tried once."""
+    """A dependency that failed `failures` times in a row is left alone, then tried once: first after an eighth of `open_s`, after twice
+    that each time it failed again, at most `open_s`. The database and Redis are asked four times a second whether they are back."""
 
     failures: Count = 5
     open_s: Positive = 5.0

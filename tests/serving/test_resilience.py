@@ -303,7 +303,7 @@ async def test_a_recommender_that_is_late_again_and_again_is_left_alone(
     port.late = False
 
     async def healed() -> bool:
-        return (await client.post("/v1/anime/recommendations", json=question)).json()["degraded"] == []
+        return bool((await client.post("/v1/anime/recommendations", json=question)).json()["degraded"] == [])
 
     await until(healed)
     assert behind.breakers.state("recommender") == "closed"

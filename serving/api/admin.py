@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, BaseModel, ConfigDict, Field
 
 from serving.access.identity import SCOPES, Role, Scope
 from serving.api import answers, documents, permits
@@ -32,7 +32,14 @@ def _offset(value: datetime) -> datetime:
     return value
 
 
-Moment = Annotated[datetime, AfterValidator(_offset)]
+def _text(value: object) -> object:
+    """pydantic would take a bare number for seconds since 1970, which nobody means here."""
+    if isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        raise ValueError(f"expected {_MOMENT}")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_text), AfterValidator(_offset)]
 View = Literal["events", "slates", "click_through", "people"]
 Handle = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
 

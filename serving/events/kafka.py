@@ -31,6 +31,7 @@ _POLL_S = 0.2
 _MOST_READ = 500  # messages in this process that are not finished; then reading pauses
 _AT_ONCE = 200
 _AWAY_S = 0.5
+_MISSED_MS = 9_000  # a reader that was killed is missed after so long, and its share goes to the others
 
 log = logging.getLogger("factotum.kafka")
 
@@ -217,6 +218,8 @@ class KafkaSubscription:
                     "enable.auto.offset.store": False,
                     "auto.offset.reset": "earliest",
                     "allow.auto.create.topics": True,
+                    "session.timeout.ms": _MISSED_MS,
+                    "heartbeat.interval.ms": _MISSED_MS // 3,
                     "topic.metadata.refresh.interval.ms": 2_000,
                     "reconnect.backoff.max.ms": 1_000,
                     "log_level": 2,

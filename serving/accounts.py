@@ -236,14 +236,15 @@ class Accounts:
                 raise AccountError("disabled", "this account is disabled")
             now = now_us()
             expires = min(now + int(self._access.refresh_days * _DAY_US), session.created + int(self._access.session_days * _DAY_US))
+            # the account's row first, as everywhere: whoever erases it meanwhile waits, and nobody waits for each other
+            await self._accounts.change(connection, account.account, {"last_activity": now})
             if await self._sessions.use_refresh(connection, hashed):
                 await self._sessions.add_refresh(connection, session.session, _hash(successor), now)
                 await self._sessions.extend(connection, session.session, now, expires)
-                await self._accounts.change(connection, account.account, {"last_activity": now})
             elif not attempt or not await self._sessions.unused(connection, _hash(successor)):
                 stolen = session
-                await self._sessions.revoke(connection, "reuse", session.account, session.session)
-                await self._announce(connection, "session.reuse_detected", session.account, session=session.session)
+                if await self._sessions.revoke(connection, "reuse", session.account, session.session):
+                    await self._announce(connection, "session.reuse_detected", session.account, session=session.session)
         if stolen is not None:
             self._metrics.refreshes_reused.inc()
             self._ownership.note_revoked([stolen.session])

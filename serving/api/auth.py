@@ -43,7 +43,7 @@ def router(service: Service) -> APIRouter:
         """A new account and its first session; the same address and password again are a log-in."""
         body = await read(request, RegisterBody)
         await count(service, request, body.email)
-        return entry(service, await accounts.register(body.email, body.password, device(request)), body.cookie)
+        return entry(service, request, await accounts.register(body.email, body.password, device(request)), body.cookie)
 
     @routes.post(
         "/login", responses=documents.answers(EntryAnswer, 400, 403, 413, 415, 422, 503), openapi_extra=documents.takes("LoginBody")
@@ -52,7 +52,7 @@ def router(service: Service) -> APIRouter:
         """A session by address and password."""
         body = await read(request, LoginBody)
         await count(service, request, body.email)
-        return entry(service, await accounts.login(body.email, body.password, device(request)), body.cookie)
+        return entry(service, request, await accounts.login(body.email, body.password, device(request)), body.cookie)
 
     @routes.post(
         "/telegram",
@@ -65,7 +65,7 @@ def router(service: Service) -> APIRouter:
         one_of(body.widget, body.init_data)
         await count(service, request)
         proof = accounts.telegram_proof(body.widget, body.init_data)
-        return entry(service, await accounts.telegram_login(proof, device(request), attempt_of(request)), body.cookie)
+        return entry(service, request, await accounts.telegram_login(proof, device(request), attempt_of(request)), body.cookie)
 
     @routes.post(
         "/refresh", responses=documents.answers(EntryAnswer, 400, 403, 413, 415, 422, 503), openapi_extra=documents.takes("RefreshBody")
@@ -78,10 +78,12 @@ def router(service: Service) -> APIRouter:
         if token is None:
             raise Problem(401, "refresh", "there is no refresh token in the body, and no cookie", headers=CHALLENGE)
         made = await accounts.refresh(token, attempt_of(request))
-        return entry(service, made, body.cookie or body.refresh_token is None)
+        return entry(service, request, made, body.cookie or body.refresh_token is None)
 
     @routes.post(
-        "/logout", responses=documents.answers(DoneAnswer, 400, 403, 413, 415, 422, 503), openapi_extra=documents.takes("LogoutBody")
+        "/logout",
+        responses=documents.answers(DoneAnswer, 400, 403, 404, 413, 415, 422, 503),
+        openapi_extra=documents.takes("LogoutBody"),
     )
     async def logout(request: Request) -> Response:
         """Ends the session of the refresh token (body or cookie), or else of the access token."""

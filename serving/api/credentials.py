@@ -257,8 +257,9 @@ def moment(at: int) -> str:
     return (_EPOCH + timedelta(microseconds=at)).isoformat()
 
 
-def entry(service: Service, made: Entry, cookie: bool) -> Response:
-    """A log-in's answer."""
+def entry(service: Service, request: Request, made: Entry, cookie: bool) -> Response:
+    """A log-in's answer. From here on the audit knows who it was."""
+    request.state.user = made.account
     said = {
         "account_id": made.account,
         "session_id": made.session,

@@ -192,6 +192,7 @@ class UserState:
     values: NDArray[np.float32]  # NaN where no rating was given
     times: NDArray[np.int64]  # microseconds UTC, NO_TIME where unknown
     preferences: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ordered: bool = False  # True: the events stand in the order of time even where that is unknown
 
     @classmethod
     def empty(cls, kinds_of: Kinds, preferences: Mapping[str, tuple[str, ...]] | None = None) -> UserState:
@@ -226,12 +227,13 @@ class UserState:
             np.insert(self.values, place, value),
             np.insert(self.times, place, time),
             self.preferences,
+            self.ordered,
         )
 
     def until(self, moment: int) -> UserState:
         """What was known before `moment` (microseconds UTC)."""
         n = int(np.searchsorted(self.times, moment, side="left"))
-        return UserState(self.kinds_of, self.items[:n], self.kinds[:n], self.values[:n], self.times[:n], self.preferences)
+        return UserState(self.kinds_of, self.items[:n], self.kinds[:n], self.values[:n], self.times[:n], self.preferences, self.ordered)
 
     @cached_property
     def folded(self) -> Folded:
@@ -265,7 +267,7 @@ def positive(folded: Folded) -> NDArray[np.bool_]:
 @dataclass(frozen=True)
 class Histories:
     """Everybody's raw events: those of user u stand at indptr[u]:indptr[u+1], oldest first (file order where `ordered` is
-    False). Arrays may be memory-mapped."""
+    False). A source may have an order and yet no times: then all times are NO_TIME. Arrays may be memory-mapped."""
 
     kinds_of: Kinds
     indptr: NDArray[np.int64]  # (users + 1,)
@@ -283,9 +285,14 @@ class Histories:
     def events(self) -> int:
         return len(self.items)
 
+    @cached_property
+    def timed(self) -> bool:
+        """Whether there is an order and every event has a time."""
+        return self.ordered and not bool((self.times == NO_TIME).any())
+
     def state(self, user: int) -> UserState:
         part = slice(int(self.indptr[user]), int(self.indptr[user + 1]))
-        return UserState(self.kinds_of, self.items[part], self.kinds[part], self.values[part], self.times[part])
+        return UserState(self.kinds_of, self.items[part], self.kinds[part], self.values[part], self.times[part], ordered=self.ordered)
 
     def states(self, users: Sequence[int] | NDArray[np.int32]) -> list[UserState]:
         return [self.state(int(user)) for user in users]

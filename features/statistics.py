@@ -35,7 +35,7 @@ class ItemStatistics:
         rows = folded.items[taken]
         takers = np.bincount(rows, minlength=items).astype(np.float32)
         recent = takers
-        if histories.ordered and half_life_days is not None:
+        if histories.timed and half_life_days is not None:
             times = folded.times[taken]
             age = np.where(times == NO_TIME, 0.0, (moment - times) / DAY_US)
             recent = np.bincount(rows, weights=np.exp2(-np.maximum(age, 0.0) / half_life_days), minlength=items).astype(np.float32)
@@ -50,7 +50,7 @@ class ItemStatistics:
         """The half-life in days, of HALF_LIVES, under which the counts best foresee what follows: learnt from the first 90% of the
         events before `moment`, judged by the last 10% (DCG over all places, each taken item once a person; the longest of
         equals). None without times, or with too few events to tell: then all count alike."""
-        if not histories.ordered:
+        if not histories.timed:
             return None
         before = histories.where(histories.times < moment)
         if before.events < 100:

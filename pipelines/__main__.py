@@ -436,8 +436,12 @@ def schedule(
 
 @application.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="serve, batch, ingest, gateway, faults or soak")],
+    name: Annotated[str, typer.Argument(help="quality, serve, batch, ingest, gateway, faults or soak")],
+    named: Annotated[str | None, typer.Argument(help="the domain, as a second word", metavar="[DOMAIN]")] = None,
     domain: Annotated[str | None, typer.Option(help="domain whose champion is measured (default: the first that ships)")] = None,
+    data: DataDir = None,
+    part: Annotated[list[str] | None, typer.Option("--part", help="only this part (quality; may be given again)")] = None,
+    validation: Annotated[bool, typer.Option("--validation", help="one window earlier: the test column stays unread (quality)")] = False,
     rows: Annotated[int, typer.Option(help="rows of the generated file (ingest)", min=1_000)] = 20_000_000,
     requests: Annotated[int, typer.Option(help="how many are sent (soak)", min=1_000)] = 100_000,
     rate: Annotated[float | None, typer.Option(help="requests a second (faults: 50, soak: 250)", min=1.0)] = None,
@@ -451,7 +455,14 @@ def bench(
     from pipelines.bench import lines
 
     session = _session(home, None, quiet, as_json)
-    words = configs.load(domain or configs.names()[0])
+    words = configs.load(named or domain or configs.names()[0])
+    if name == "quality":
+        from pipelines.bench_quality import lines as quality_lines
+        from pipelines.bench_quality import run as measure_quality
+
+        quality = measure_quality(words, data, session.home, session.reporter, part or (), validation)
+        session.tell(quality, lambda: quality_lines(quality))
+        return
     figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate)
     shown = lines(name, figures)
     session.tell(figures, None if shown is None else lambda: shown)

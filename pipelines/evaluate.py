@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,16 @@ from numpy.typing import NDArray
 
 from configs.domain import Domain
 from features.compute import attribute_vectors
-from pipelines.steps import Reporter, Step, fingerprint, upstream, write_json
+from pipelines.measuring import Asked, Ground, K, ask, comparisons, figures
+from pipelines.steps import Reporter, Step, atomic, fingerprint, upstream, write_json
 from pipelines.train import Trained, open_trained, statistics_of
 from serving.engine import EngineParts
-from serving.slate import Question
-from training import metrics
 from training.bundle import TWO_STAGE, Verdict
 from training.significance import interval, paired
-from training.split import targets
+from training.split import Split, targets
 
-K = 10
-_BATCH = 256
-_CODE = 2
-
-_PER_PERSON: Mapping[str, Callable[[metrics.Hits, metrics.Counts], metrics.PerPerson]] = {
-    "HR": metrics.hit_rate,
-    "NDCG": metrics.ndcg,
-    "MAP": metrics.average_precision,
-    "MRR": metrics.reciprocal_rank,
-    "recall": metrics.recall,
-}
-Lists = list[NDArray[np.int32]]
+_CODE = 3
+VALUES = "per_person.npz"
 
 
 def evaluate(domain: Domain, train_dir: Path, home: Path, reporter: Reporter) -> Path:
@@ -50,7 +39,9 @@ def evaluate(domain: Domain, train_dir: Path, home: Path, reporter: Reporter) ->
         if step.done is not None:
             reporter.say(f"nothing changed: {step.directory.name} stands")
             return step.directory
-        report = measure(domain, open_trained(train_dir, domain, home), reporter)
+        report, values = measure(domain, open_trained(train_dir, domain, home), reporter)
+        with atomic(step.directory / VALUES) as temporary, temporary.open("wb") as file:
+            np.savez(file, **values)  # type: ignore[arg-type]
         write_json(step.directory / "report.json", report)
         step.finish({"verdict": report["verdict"], "train": str(train_dir.relative_to(home))})
         for line in table(report):
@@ -63,94 +54,76 @@ def read_report(directory: Path) -> dict[str, Any]:
     return report
 
 
-def measure(domain: Domain, trained: Trained, reporter: Reporter) -> dict[str, Any]:
-    """The report: for the two stages and for each source alone, every metric with its interval."""
+def measure(domain: Domain, trained: Trained, reporter: Reporter) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The report: for the two stages and for each source alone, every metric with its interval; and what it was made from, arrays
+    over people: `users` (rows), and `way/metric`."""
     began = time.monotonic()
     features, part = trained.features, trained.part("known")
     items = len(features.catalogue)
     wanted = targets(features.histories, trained.split.test, part.histories, items).sample(domain.split.users, domain.split.seed)
     if not len(wanted.users):
         raise ValueError("nobody took anything new in the test window: there is nothing to measure")
-    statistics = statistics_of(domain, part, features.catalogue)
-    models = trained.models(domain, "known")
-    mode = (
-        TWO_STAGE if trained.ranker is not None else next(name for name, words in domain.candidates.items() if words.model == "popularity")
+    asked = Asked(part.histories.states(wanted.users), [wanted.of(person) for person in range(len(wanted.users))])
+    answers = ask(
+        parts_of(domain, trained),
+        tuple(domain.candidates),
+        trained.ranker is not None,
+        asked,
+        part.moment,
+        lambda share: reporter.progress("asking as of the test window", share),
     )
-    parts = EngineParts(domain, features.catalogue, statistics, models, trained.ranker, TWO_STAGE if trained.ranker else mode, "evaluation")
-    sources = tuple(models)
-    lists: dict[str, Lists] = {name: [] for name in (*([TWO_STAGE] if trained.ranker else []), *sources)}
-    truth: Lists = []
-    cold: list[bool] = []
-    reached: dict[str, list[float]] = {name: [] for name in (*sources, "union")}
-    for start in range(0, len(wanted.users), _BATCH):
-        people = range(start, min(start + _BATCH, len(wanted.users)))
-        questions = [
-            Question(part.histories.state(int(wanted.users[person])), K, part.moment, exploration=0.0, diversity=domain.serving.diversity)
-            for person in people
-        ]
-        ranked = parts.rank(questions) if trained.ranker else parts.rank_sources(questions)
-        if ranked.candidates.failed:
-            raise ValueError(f"sources failed while being measured: {', '.join(ranked.candidates.failed)}")
-        bounds = np.searchsorted(ranked.candidates.users, np.arange(len(questions) + 1))
-        for position, person in enumerate(people):
-            took = wanted.of(person)
-            truth.append(took)
-            cold.append(not len(questions[position].state.positives))
-            inside = slice(int(bounds[position]), int(bounds[position + 1]))
-            found, ranks = ranked.candidates.items[inside], ranked.candidates.ranks[inside]
-            hit = np.isin(found, took)
-            reached["union"].append(float(hit.sum()) / len(took))
-            for column, name in enumerate(ranked.candidates.sources):
-                own = ranks[:, column]
-                reached[name].append(float((hit & (own > 0)).sum()) / len(took))
-                first = np.flatnonzero((own > 0) & (own <= K))
-                lists[name].append(found[first[np.argsort(own[first])]])
-            if trained.ranker:
-                lists[TWO_STAGE].append(ranked.rankings[position].items[:K])
-        reporter.progress("asking as of the test window", (people.stop) / len(wanted.users))
-    counts = np.array([len(took) for took in truth], dtype=np.int64)
-    people_count = max(1, int((np.diff(part.histories.indptr) > 0).sum()))
-    vectors = attribute_vectors(features.catalogue)
-    is_cold = np.array(cold, dtype=np.bool_)
-    table_of, per_person = {}, {}
-    for name, ranked_lists in lists.items():
-        hits = metrics.hits_of(ranked_lists, truth, K)
-        values = {f"{metric}@{K}": function(hits, counts) for metric, function in _PER_PERSON.items()}
-        per_person[name] = values
-        table_of[name] = {
-            **{metric: interval(value, domain.split.seed).as_json() for metric, value in values.items()},
-            "coverage": round(metrics.coverage(ranked_lists, items), 6),
-            "gini": round(metrics.gini(ranked_lists, items), 6),
-            "novelty": interval(metrics.novelty(ranked_lists, statistics.takers, people_count), domain.split.seed).as_json(),
-            "diversity": interval(metrics.diversity(ranked_lists, vectors), domain.split.seed).as_json(),
-            "groups": {
-                group: {f"NDCG@{K}": interval(values[f"NDCG@{K}"][mask], domain.split.seed).as_json()}
-                for group, mask in (("warm", ~is_cold), ("cold", is_cold))
-            },
-        }
-    gained = {name: values[f"NDCG@{K}"] for name, values in per_person.items()}
-    return {
+    cold = asked.cold
+    rows, behind = figures(answers, asked, ground_of(domain, trained), {"warm": ~cold, "cold": cold})
+    gained = {way: values[f"NDCG@{K}"] for way, values in behind.items()}
+    report = {
         "domain": domain.name,
-        "protocol": "split by time: learnt before the test window, asked as of its first moment"
-        if features.ordered
-        else "unordered: the source has no times, a random part of each person's events was held out",
+        "protocol": protocol_of(domain, trained.split),
         "ordered": features.ordered,
         "test_moment": part.moment,
         "people": len(wanted.users),
-        "cold_people": int(is_cold.sum()),
-        "items": items,
+        "cold_people": int(cold.sum()),
+        "items": int(np.asarray(features.catalogue.available).sum()),
         "k": K,
-        "rows": table_of,
+        "rows": rows,
         "candidates": {
-            "each": parts.per_source,
-            "recall": {name: interval(np.array(values), domain.split.seed).as_json() for name, values in reached.items()},
+            "each": domain.ranker.candidates if domain.ranker else 0,
+            "recall": {name: interval(np.array(values), domain.split.seed).as_json() for name, values in answers.reached.items()},
         },
         "importance": dict(list(trained.ranker.importance().items())[:20]) if trained.ranker else {},
         "verdict": gate(domain, gained).model_dump(),
+        "comparisons": comparisons(gained, domain.split.seed),
         "against_popularity": _against(gained, domain),
         "seconds": round(time.monotonic() - began, 2),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
     }
+    arrays: dict[str, NDArray[Any]] = {f"{way}/{metric}": value for way, values in behind.items() for metric, value in values.items()}
+    return report, {"users": wanted.users, **arrays}
+
+
+def parts_of(domain: Domain, trained: Trained) -> EngineParts:
+    """The engine's own parts, over what was learnt before the test window."""
+    part, catalogue = trained.part("known"), trained.features.catalogue
+    mode = TWO_STAGE if trained.ranker is not None else _popular(domain)
+    statistics = statistics_of(domain, part, catalogue)
+    return EngineParts(domain, catalogue, statistics, trained.models(domain, "known"), trained.ranker, mode, "evaluation")
+
+
+def ground_of(domain: Domain, trained: Trained) -> Ground:
+    """What lists are measured against, as of the test window."""
+    part, catalogue = trained.part("known"), trained.features.catalogue
+    people = max(1, int((np.diff(part.histories.indptr) > 0).sum()))
+    statistics = statistics_of(domain, part, catalogue)
+    return Ground(statistics, attribute_vectors(catalogue), np.asarray(catalogue.available), people, domain.split.seed)
+
+
+def protocol_of(domain: Domain, cut: Split) -> str:
+    """The protocol in words."""
+    said = {
+        "time": "split by time: learnt before the test window, asked as of its first moment",
+        "last": "leave one out: the last event of each person is the test (models see other people's future, which flatters them)",
+        "unordered": "unordered: the source has no times, a random part of each person's events was held out",
+    }[cut.kind]
+    return said + (f"; validation, {domain.split.back} window before the test" if domain.split.back else "")
 
 
 def gate(domain: Domain, ndcg: Mapping[str, NDArray[np.float64]]) -> Verdict:

@@ -39,6 +39,7 @@ _ARRAYS: dict[str, type[np.generic]] = {"items": np.int32, "kinds": np.int8, "va
 class Features:
     """What `featurize` made, opened memory-mapped. User row u of `users` has the history u of `histories`; items are rows of `catalogue`.
 
+    `ordered`: people's events stand in the order of time (which may yet be unknown).
     `moment` (microseconds UTC) is when all this was known: the time of the last event, or of the run where the source has no times.
     """
 
@@ -75,7 +76,7 @@ def featurize(domain: Domain, tables: Path, home: Path, reporter: Reporter) -> P
         report = json.loads((tables / "report.json").read_text(encoding="utf-8"))
         ordered = bool(report["ordered"])
         np.save(directory / "histories" / "ordered.npy", np.array(ordered))
-        moment = report["last_time"] if ordered else time.time_ns() // 1_000
+        moment = report["last_time"] if report["order"] == "time" else time.time_ns() // 1_000
         counts = {"users": report["users"], "items": len(catalogue), "events": report["events"]}
         summary = {**counts, "ordered": ordered, "first_time": report["first_time"], "last_time": report["last_time"], "moment": moment}
         write_json(directory / "features.json", summary)

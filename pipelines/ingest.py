@@ -129,7 +129,8 @@ def _plan(
         "items_rows": items.rows,
         "bad_items": list(items.bad),
         "files": names,
-        "timed": ["time" in table.columns for table in found],
+        "timed": (timed := ["time" in table.columns for table in found]),
+        "order": "time" if all(timed) else "rows" if not any(timed) and domain.source.events[0].order == "rows" else "none",
         "pieces": [{"file": at, "piece": piece.plain()} for at, table in enumerate(tables) for piece in pieces(table, piece_bytes)],
         "shards": min(max(1, round(size / shard_bytes)), _MOST_SHARDS),
     }

@@ -5,8 +5,12 @@ Resident size would count the libraries and memory-mapped model files that all r
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from pipelines.processes import PROC, descendants
 
@@ -24,6 +28,36 @@ def pss_bytes(pid: int) -> int:
         if match:
             return int(match[1]) * 1024
     return 0
+
+
+class Peak:
+    """The largest PSS this process was seen to have between entering and leaving, looked at every `every_s` seconds.
+
+    with Peak() as peak:
+        ...
+    peak.bytes
+    """
+
+    def __init__(self, every_s: float = 0.5) -> None:
+        self.bytes = 0
+        self._every_s = every_s
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, name="memory-peak", daemon=True)
+
+    def _look(self) -> None:
+        while True:
+            self.bytes = max(self.bytes, pss_bytes(os.getpid()))
+            if self._over.wait(self._every_s):
+                return
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._watch.join()
+        self.bytes = max(self.bytes, pss_bytes(os.getpid()))
 
 
 def tree(root: int) -> dict[int, int]:

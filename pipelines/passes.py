@@ -84,10 +84,13 @@ def gather(work: Mapping[str, Any]) -> dict[str, Any]:
     item, times = np.asarray(table.column(ITEM)), np.asarray(table.column(TIME))
     order = np.lexsort((times, item, users))  # stable: equal ones keep the files' order
     later, before = order[1:], order[:-1]
-    duplicates = np.sort(later[(users[later] == users[before]) & (item[later] == item[before]) & (times[later] == times[before])])
+    same = (users[later] == users[before]) & (item[later] == item[before]) & (times[later] == times[before])
+    if plan["order"] == "rows":
+        same &= times[later] != NO_TIME  # another row is another time
+    duplicates = np.sort(later[same])
     stays = np.ones(len(order), dtype=np.bool_)
     stays[duplicates] = False
-    order = np.lexsort((times, users)) if all(plan["timed"]) else np.argsort(users, kind="stable")
+    order = np.argsort(users, kind="stable") if plan["order"] == "none" else np.lexsort((times, users))
     order = order[stays[order]]
     part = directory / "events" / f"part-{number:05d}.parquet"
     part.parent.mkdir(exist_ok=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from configs.domain import Domain
 from pipelines import announce
-from pipelines.evaluate import K, read_report
+from pipelines.evaluate import read_report
+from pipelines.measuring import K
 from pipelines.steps import DONE, Reporter, fingerprint, upstream
 from pipelines.train import open_trained, statistics_of
 from training import bundle

@@ -55,7 +55,8 @@ def report_of(plan: Mapping[str, Any], scattered: Sequence[Mapping[str, Any]], g
         "users": sum(answer["users"] for answer in gathered),
         "events": sum(answer["events"] for answer in gathered),
         "bad": sum(entry["bad"] for entry in files.values()),
-        "ordered": all(plan["timed"]),
+        "ordered": plan["order"] != "none",
+        "order": plan["order"],  # time, rows (in order, but without times) or none
         "first_time": min(times, default=None),
         "last_time": max(times, default=None),
         "now": plan["now"],

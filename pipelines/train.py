@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +27,7 @@ from features.statistics import ItemStatistics
 from pipelines import cluster
 from pipelines.featurize import Features
 from pipelines.featurize import load as load_features
+from pipelines.memory import Peak
 from pipelines.steps import DONE, Reporter, Step, fingerprint, upstream, write_json
 from training import build, examples
 from training.candidates.popularity import statistics_as_of
@@ -36,8 +37,9 @@ from training.retrieval import feature_names
 from training.split import Split, Targets, split, targets
 
 Round = Literal["base", "known", "all"]
+Window = tuple[Histories, Targets]  # what was known of people, and what they took next
 _FITS = 3  # raise it when a change in a model makes earlier fits worthless
-_CODE = 3  # raise it when a change here makes earlier trainings worthless
+_CODE = 4  # raise it when a change here makes earlier trainings worthless
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ def part_of(features: Features, cut: Split, which: Round) -> Part:
     if which == "known":
         return Part(features.histories.where(cut.base | cut.label), cut.test_moment)
     return Part(features.histories, features.moment + 1)
+
+
+def label_windows(features: Features, cut: Split) -> list[Window]:
+    """What was known of people, and what they took next, for each part of the label window."""
+    out = []
+    for mask, took in cut.labels:
+        known = features.histories.where(mask)
+        out.append((known, targets(features.histories, took, known, len(features.catalogue))))
+    return out
 
 
 def statistics_of(domain: Domain, part: Part, catalogue: Catalogue) -> ItemStatistics:
@@ -122,7 +133,7 @@ def open_trained(directory: Path, domain: Domain, home: Path) -> Trained:
 
 
 def _refits(domain: Domain) -> bool:
-    return domain.ranker is None or domain.ranker.refit
+    return not domain.split.back and (domain.ranker is None or domain.ranker.refit)
 
 
 def _units(domain: Domain, features_dir: Path, home: Path) -> dict[Round, dict[str, Path]]:
@@ -202,13 +213,14 @@ def fit_unit(work: Mapping[str, Any]) -> float:
         def told(what: str, share: float) -> None:
             write_json(unit / "progress.json", {"what": what, "share": share})
 
-        model.fit(TrainingData(part.histories, features.catalogue, part.moment, domain.split.seed, int(work["threads"])), told)
+        with Peak() as peak:
+            model.fit(TrainingData(part.histories, features.catalogue, part.moment, domain.split.seed, int(work["threads"])), told)
         half = unit / "model.half"
         shutil.rmtree(half, ignore_errors=True)
         model.save(half)
         shutil.rmtree(unit / "model", ignore_errors=True)
         half.rename(unit / "model")
-        step.finish({"source": work["name"], "round": which})
+        step.finish({"source": work["name"], "round": which, "peak_bytes": peak.bytes})
     return time.monotonic() - began
 
 
@@ -218,24 +230,19 @@ def examples_of(
     catalogue: Catalogue,
     part: Part,
     models: Mapping[str, CandidateModel],
-    wanted: Targets,
+    windows: Sequence[Window],
     progress: Progress | None = None,
 ) -> tuple[examples.Examples, tuple[str, ...]]:
-    """The ranker's rows with the names of their columns, as of a round's moment. Raises ValueError as examples.make does."""
+    """The ranker's rows with the names of their columns: people as each window knew them, items as of the round. Raises
+    ValueError if nobody took any candidate in any window."""
     pairs = PairFeatures(catalogue, statistics_of(domain, part, catalogue))
-    made = examples.make(
-        words,
-        models,
-        pairs,
-        part.histories,
-        wanted,
-        len(catalogue),
-        np.asarray(catalogue.available),
-        part.moment,
-        domain.split.seed,
-        progress,
-    )
-    return made, feature_names(tuple(models), pairs)
+    available = np.asarray(catalogue.available)
+    share = words.model_copy(update={"users": max(1, words.users // max(len(windows), 1))})
+    made = [
+        examples.make(share, models, pairs, known, wanted, len(catalogue), available, part.moment, domain.split.seed + place, progress)
+        for place, (known, wanted) in enumerate(windows)
+    ]
+    return examples.joined(made), feature_names(tuple(models), pairs)
 
 
 def _fit_ranker(
@@ -246,18 +253,22 @@ def _fit_ranker(
     assert domain.ranker is not None
     part = part_of(features, cut, "base")
     models = {name: build.load(domain.candidates[name], path / "model") for name, path in units.items()}
-    wanted = targets(features.histories, cut.label, part.histories, len(features.catalogue))
     seed = domain.split.seed
+    began = time.monotonic()
     try:
-        made, names = examples_of(domain, domain.ranker, features.catalogue, part, models, wanted, reporter.progress)
-        threads = os.cpu_count() or 1
-        ranker = Ranker.fit(domain.ranker, names, tuple(models), made.rows, made.labels, made.groups, seed, threads, reporter.progress)
+        with Peak() as peak:
+            made, names = examples_of(
+                domain, domain.ranker, features.catalogue, part, models, label_windows(features, cut), reporter.progress
+            )
+            threads = os.cpu_count() or 1
+            ranker = Ranker.fit(domain.ranker, names, tuple(models), made.rows, made.labels, made.groups, seed, threads, reporter.progress)
     except ValueError as error:
         reporter.say(f"no ranker: {error}")
         return {"found": 0.0, "no_ranker": str(error)}
+    cost = {"ranker_seconds": round(time.monotonic() - began, 3), "ranker_peak_bytes": peak.bytes}
     ranker.save(directory / "ranker")
     reporter.say(
         f"ranker: {ranker.trees} trees from {len(made.rows):,} rows of {len(made.groups):,} people; "
-        f"candidates held {made.found:.1%} of what they took"
+        f"candidates held {made.share:.1%} of what they took"
     )
-    return {"found": made.found, "rows": len(made.rows), "people": len(made.groups), "trees": ranker.trees}
+    return {"found": made.share, "rows": len(made.rows), "people": len(made.groups), "trees": ranker.trees, **cost}

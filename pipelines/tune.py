@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 from configs.domain import CandidateModel, Domain, Ranker
 from features.catalogue import Catalogue
 from pipelines import cluster
-from pipelines.evaluate import K
 from pipelines.featurize import load as load_features
+from pipelines.measuring import K
 from pipelines.steps import Reporter, fingerprint, upstream, write_json
-from pipelines.train import Part, examples_of, open_trained, part_of
+from pipelines.train import Part, examples_of, label_windows, open_trained, part_of
 from training import build, metrics
 from training.contract import CandidateModel as Model
 from training.contract import TrainingData
@@ -117,10 +117,8 @@ def _ranker_scores(domain: Domain, train_dir: Path, home: Path, tried: Mapping[s
     trained = open_trained(train_dir, domain, home)
     part, features = trained.part("base"), trained.features
     models = trained.models(domain, "base")
-    wanted = targets(features.histories, trained.split.label, part.histories, len(features.catalogue)).sample(
-        2 * _MOST_PEOPLE, domain.split.seed
-    )
-    made, names = examples_of(domain, words, features.catalogue, part, models, wanted)
+    windows = [(known, wanted.sample(2 * _MOST_PEOPLE, domain.split.seed)) for known, wanted in label_windows(features, trained.split)]
+    made, names = examples_of(domain, words, features.catalogue, part, models, windows)
     half = np.random.default_rng(domain.split.seed + 1).random(len(made.groups)) < 0.5
     inside = np.repeat(half, made.groups)
     ranker = FittedRanker.fit(

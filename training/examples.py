@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from configs.domain import Ranker as RankerWords
 from features.compute import PairFeatures
 from features.state import Histories
 from training.contract import CandidateModel, Progress
-from training.retrieval import feature_rows, retrieve
+from training.retrieval import feature_names, feature_rows, retrieve
 from training.split import Targets
 
 _BATCH = 256
@@ -23,7 +23,13 @@ class Examples:
     rows: NDArray[np.float32]  # (n, features)
     labels: NDArray[np.int8]  # (n,) 1 = taken in the label window
     groups: NDArray[np.int64]  # (people,) rows of each person in turn
-    found: float  # share of the targets that were among the candidates
+    found: int  # targets that were among the candidates
+    targets: int  # targets in all
+
+    @property
+    def share(self) -> float:
+        """Share of the targets that were among the candidates."""
+        return self.found / max(self.targets, 1)
 
 
 def make(
@@ -42,7 +48,7 @@ def make(
 
     Of each person who took at least one candidate all taken ones and at most `words.negatives` others are kept, drawn by
     seed, so that popular and hard ones stay in proportion. People of whom nothing is known are answered without the ranker
-    and make no rows. Raises ValueError if nobody took any candidate.
+    and make no rows; where nobody took any candidate there are none.
     """
     generator = np.random.default_rng(seed)
     warm = np.array([len(known.state(int(user)).positives) > 0 for user in wanted.users], dtype=np.bool_)
@@ -84,5 +90,20 @@ def make(
         if progress is not None:
             progress("ranker's rows", min(1.0, (start + _BATCH) / max(len(people), 1)))
     if not parts:
+        width = len(feature_names(tuple(models), features))
+        nothing = np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.int8), np.empty(0, dtype=np.int64)
+        return Examples(*nothing, found, total)
+    return Examples(np.concatenate(parts), np.concatenate(labels), np.array(groups, dtype=np.int64), found, total)
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All rows, one part after the other. Raises ValueError if nobody took any candidate in any of them."""
+    if not any(len(part.rows) for part in parts):
         raise ValueError("nobody took any candidate in the label window: there is nothing to learn a ranking from")
-    return Examples(np.concatenate(parts), np.concatenate(labels), np.array(groups, dtype=np.int64), found / max(total, 1))
+    return Examples(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.groups for part in parts]),
+        sum(part.found for part in parts),
+        sum(part.targets for part in parts),
+    )

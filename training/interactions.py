@@ -42,7 +42,7 @@ def recent(state: UserState, items: int, most: int) -> tuple[NDArray[np.int32], 
     folded = state.folded
     mask = positive(folded) & (folded.items < items)
     timed = int((folded.times[mask] != NO_TIME).sum())
-    if timed >= most:
+    if state.ordered or timed >= most:
         return rows[n - most :], weights[n - most :]
     kept = np.concatenate([np.linspace(0, n - timed - 1, most - timed).round().astype(np.int64), np.arange(n - timed, n)])
     return rows[kept], weights[kept]

@@ -75,6 +75,38 @@ def retrieve(
     return Retrieved(_united(tuple(names), tables, best, n, items, tuple(failed)), seconds)
 
 
+def described(
+    models: Mapping[str, CandidateModel],
+    states: Sequence[UserState],
+    now: int,
+    k: int,
+    allowed: NDArray[np.bool_],
+    items: NDArray[np.int32],
+) -> Candidates:
+    """These items (people, n), instead of the best of every source: each with the scores and ranks that `retrieve` would have given
+    it, rank 0 beyond the k-th. For measuring how given items are ranked. A source that raises is not caught."""
+    n, wide = len(states), len(allowed)
+    excluded = [state.excluded for state in states]
+    rows, columns = np.repeat(np.arange(n), [len(part) for part in excluded]), np.concatenate(excluded)
+    order = np.argsort(items, axis=1, kind="stable")
+    chosen = np.take_along_axis(items, order, axis=1)
+    scores = np.full((items.size, len(models)), np.nan, dtype=np.float32)
+    ranks = np.zeros((items.size, len(models)), dtype=np.int16)
+    for column, model in enumerate(models.values()):
+        table = _fitting(model.scores(states, now), n, wide)
+        table[:, ~allowed] = -np.inf
+        table[rows, columns] = -np.inf
+        own = np.take_along_axis(table, chosen, axis=1)
+        places = np.zeros((n, wide + 1), dtype=np.int16)
+        best = top(table, k)
+        np.put_along_axis(places, np.where(best >= 0, best, wide), np.arange(1, best.shape[1] + 1, dtype=np.int16)[None, :], axis=1)
+        ranks[:, column] = np.take_along_axis(places[:, :wide], chosen, axis=1).ravel()
+        own[np.isneginf(own)] = np.nan
+        scores[:, column] = own.ravel()
+    people = np.repeat(np.arange(n, dtype=np.int32), items.shape[1])
+    return Candidates(tuple(models), people, chosen.ravel().astype(np.int32), scores, ranks)
+
+
 def top(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     """(n, min(k, m)) int32: columns of the k largest of each row, best first, ties to the smaller column; -1 where a row has
     fewer than k values above -inf."""

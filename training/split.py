@@ -1,13 +1,15 @@
 """What may be learnt from, and what is held out. Nothing else in Factotum splits events.
 
-Ordered data are split by time: base < label window < test window, the same moments for everybody (leave-one-out would let a
-model see other people's future). Data without times have no order: label and test events are drawn at random within each
-user, and every report on them says "unordered".
+Data with times are split by time: base < label window < test window, the same moments for everybody. Leaving the last event of
+each person out lets a model see other people's future; it is done where the YAML asks for it, to compare with published
+figures. Data without times have no order: label and test events are drawn at random within each user, and every report on them
+says "unordered".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +21,18 @@ from features.state import Histories, Means, fold
 @dataclass(frozen=True)
 class Split:
     """Masks over the events of a Histories. `label_moment` and `test_moment` are microseconds UTC: the moments as of which
-    candidates for the label window, and answers for the test window, are made (`moment` for both if unordered)."""
+    candidates for the label window, and answers for the test window, are made (`moment` for both unless split by time).
+
+    `labels`: pairs of masks, what was known of a person and what they took next; one pair, base and label, but for `last`, where
+    the label window holds several events of each person and each is foreseen from those before it."""
 
     base: NDArray[np.bool_]
     label: NDArray[np.bool_]
     test: NDArray[np.bool_]
     label_moment: int
     test_moment: int
-    ordered: bool
+    kind: Literal["time", "last", "unordered"]
+    labels: tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], ...]
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,30 @@ class Targets:
 
 
 def split(histories: Histories, words: SplitWords, moment: int) -> Split:
-    """Raises ValueError if there are too few events to hold any out."""
+    """Raises ValueError if there are too few events to hold any out, and for `last` without an order.
+
+    `words.back` windows are put away first, one after the other, as if their events had not happened yet: they are in no mask."""
+    if not words.back:
+        return _split(histories, words, moment)
+    later = _split(histories, words.model_copy(update={"back": 0}), moment)
+    kept = np.flatnonzero(~later.test)
+    cut = split(histories.where(~later.test), words.model_copy(update={"back": words.back - 1, "seed": words.seed + 1}), later.test_moment)
+
+    def wide(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        out = np.zeros(histories.events, dtype=np.bool_)
+        out[kept[mask]] = True
+        return out
+
+    pairs = tuple((wide(before), wide(took)) for before, took in cut.labels)
+    return Split(wide(cut.base), wide(cut.label), wide(cut.test), cut.label_moment, cut.test_moment, cut.kind, pairs)
+
+
+def _split(histories: Histories, words: SplitWords, moment: int) -> Split:
     if histories.events < 10:
         raise ValueError(f"{histories.events} events are too few to split: at least 10 are needed")
-    if histories.ordered:
+    if words.protocol == "last":
+        return _last(histories, words, moment)
+    if histories.timed:
         times = histories.times
         label_moment, test_moment = (
             int(np.quantile(times, 1.0 - share, method="lower")) for share in (words.test + words.label, words.test)
@@ -63,7 +89,8 @@ def split(histories: Histories, words: SplitWords, moment: int) -> Split:
         if not int(times.min()) < label_moment < test_moment:
             label_moment, test_moment = _by_distinct_times(times, words)
         base, test = times < label_moment, times >= test_moment
-        return Split(base, ~base & ~test, test, label_moment, test_moment, True)
+        label = ~base & ~test
+        return Split(base, label, test, label_moment, test_moment, "time", ((base, label),))
     lengths = np.diff(histories.indptr)
     draw = np.random.default_rng(words.seed).random(histories.events)
     order = np.lexsort((draw, histories.users))
@@ -74,7 +101,29 @@ def split(histories: Histories, words: SplitWords, moment: int) -> Split:
     labels = np.where(n >= 3, np.maximum(1, np.round(n * words.label)), 0)
     test = place < tests
     label = ~test & (place < tests + labels)
-    return Split(~test & ~label, label, test, moment, moment, False)
+    base = ~test & ~label
+    return Split(base, label, test, moment, moment, "unordered", ((base, label),))
+
+
+def _last(histories: Histories, words: SplitWords, moment: int) -> Split:
+    """Leave one out: the last event of everybody with at least 3 is the test, the `labels` before it the label window, as far as a
+    person keeps one event to be known by."""
+    if not histories.ordered:
+        raise ValueError("split: `protocol: last` needs an order: times, or a source whose files say `order: rows`")
+    lengths = np.diff(histories.indptr)
+    if not (lengths >= 3).any():
+        raise ValueError("nobody has 3 events: there is no last one to leave out")
+    n = np.repeat(lengths, lengths)
+    left = np.repeat(histories.indptr[1:], lengths) - np.arange(histories.events)  # 1 = the last event of a person
+    held = n >= 3
+    test = held & (left == 1)
+    label = held & (left > 1) & (left <= words.labels + 1) & (left < n)
+    pairs = []
+    for back in range(words.labels + 1, 1, -1):
+        took = label & (left == back)
+        if took.any():
+            pairs.append((~held | (left > back), took))
+    return Split(~test & ~label, label, test, moment, moment, "last", tuple(pairs))
 
 
 def _by_distinct_times(times: NDArray[np.int64], words: SplitWords) -> tuple[int, int]:

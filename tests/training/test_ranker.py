@@ -131,7 +131,7 @@ def missing(place: World, users: list[int]) -> Targets:
 
 def test_rows_are_marked_by_what_was_taken(place: World) -> None:
     made = made_of(place, missing(place, [0, 3]), candidates=40)
-    assert made.found == 1.0
+    assert made.share == 1.0
     assert made.groups.tolist() == [23, 23]  # 40 items less the 17 seen
     assert made.labels.reshape(2, 23).sum(axis=1).tolist() == [3, 3]
     assert made.rows.shape[0] == made.labels.shape[0] == 46
@@ -151,7 +151,7 @@ def test_what_no_source_found_is_said(place: World) -> None:
     made = made_of(place, missing(place, list(range(20))), candidates=8)
     taken = int(made.labels.sum())
     assert 0 < taken < 60
-    assert made.found == pytest.approx(taken / 60)
+    assert made.share == pytest.approx(taken / 60)
 
 
 def test_at_most_so_many_people(place: World) -> None:
@@ -161,5 +161,7 @@ def test_at_most_so_many_people(place: World) -> None:
 def test_nobody_took_a_candidate(place: World) -> None:
     seen = place.histories.state(0).positives[:1].astype(np.int32)
     impossible = Targets(np.array([0], dtype=np.int32), np.array([0, 1], dtype=np.int64), seen)
+    nothing = made_of(place, impossible, candidates=40)
+    assert (len(nothing.rows), nothing.share) == (0, 0.0)
     with pytest.raises(ValueError, match="nobody took any candidate"):
-        made_of(place, impossible, candidates=40)
+        examples.joined([nothing, nothing])

@@ -42,7 +42,7 @@ def test_too_few_events_are_refused() -> None:
 
 def test_a_hundred_moments_fall_into_eighty_ten_and_ten() -> None:
     cut = split(of([event % 7 for event in range(100)], list(range(100)), list(range(100))), Words(test=0.1, label=0.1), MOMENT)
-    assert cut.ordered
+    assert cut.kind == "time"
     assert (cut.label_moment, cut.test_moment) == (START + 79, START + 89)
     assert parts(cut) == [79, 10, 11]
 
@@ -88,7 +88,7 @@ def unordered(sizes: list[int]) -> Histories:
 def test_without_times_a_share_of_each_person_is_held_out() -> None:
     known = unordered([40, 10, 3, 2, 1])
     cut = split(known, Words(test=0.1, label=0.2), MOMENT)
-    assert not cut.ordered
+    assert cut.kind == "unordered"
     assert cut.label_moment == cut.test_moment == MOMENT
     held = [(int(cut.test[known.users == user].sum()), int(cut.label[known.users == user].sum())) for user in range(5)]
     assert held == [(4, 8), (1, 2), (1, 1), (0, 0), (0, 0)]  # fewer than three events stay in base
@@ -159,3 +159,56 @@ def test_a_sample_keeps_order_and_repeats() -> None:
     assert [few.of(place).tolist() for place in range(5)] == [[2 * user, 2 * user + 1] for user in few.users]
     np.testing.assert_array_equal(few.items, again.items)
     assert all_ is found
+
+
+# ------------------------------------------------------------------ leave one out
+
+
+def rows(sizes: list[int]) -> Histories:
+    """People with so many events each, in order, without times."""
+    n = sum(sizes)
+    people = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    none = np.full(n, NO_TIME, dtype=np.int64)
+    return histories(
+        KINDS, len(sizes), people, np.arange(n, dtype=np.int32), np.zeros(n, np.int8), np.full(n, np.nan, np.float32), none, True
+    )
+
+
+def test_leave_one_out_takes_each_persons_last_and_labels_those_before() -> None:
+    cut = split(rows([5, 3, 2, 4]), Words(protocol="last", labels=2), MOMENT)
+    assert cut.kind == "last"
+    assert np.flatnonzero(cut.test).tolist() == [4, 7, 13]  # the one with two events keeps both
+    assert np.flatnonzero(cut.label).tolist() == [2, 3, 6, 11, 12]  # the one with three keeps one to be known by
+    assert np.flatnonzero(cut.base).tolist() == [0, 1, 5, 8, 9, 10]
+    assert [np.flatnonzero(took).tolist() for _, took in cut.labels] == [[2, 11], [3, 6, 12]]
+    for known, took in cut.labels:
+        for event in np.flatnonzero(took):
+            own = np.flatnonzero(known & (rows([5, 3, 2, 4]).users == rows([5, 3, 2, 4]).users[event]))
+            assert own.max() == event - 1
+
+
+def test_leave_one_out_is_refused_without_an_order() -> None:
+    with pytest.raises(ValueError, match="needs an order"):
+        split(unordered([20, 20]), Words(protocol="last"), MOMENT)
+
+
+def test_a_window_back_is_the_same_split_as_if_the_test_had_not_happened() -> None:
+    known = rows([6, 4, 9])
+    for words in (Words(protocol="last", labels=2), Words()):
+        if words.protocol == "time":
+            known = of([event % 7 for event in range(100)], list(range(100)), list(range(100)))
+        real, back = (split(known, words.model_copy(update={"back": back}), MOMENT) for back in (0, 1))
+        alone = split(known.where(~real.test), words, MOMENT)
+        for mask, expected in ((back.base, alone.base), (back.label, alone.label), (back.test, alone.test)):
+            assert not (mask & real.test).any()
+            assert mask[~real.test].tolist() == expected.tolist()
+    last = split(rows([6, 4, 9]), Words(protocol="last", back=1), MOMENT)
+    assert np.flatnonzero(last.test).tolist() == [4, 8, 17]
+
+
+def test_a_window_back_of_data_without_order_draws_anew() -> None:
+    known = unordered([30, 30, 30])
+    real, back = (split(known, Words(back=back), MOMENT) for back in (0, 1))
+    assert not (back.test & real.test).any()
+    assert back.test.sum() > 0
+    assert not np.array_equal(back.test, real.label)

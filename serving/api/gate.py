@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 import orjson
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import degraded
@@ -95,6 +96,7 @@ class Gate:
             refused = _too_many(verdict)
             self._service.metrics.limited.labels(state["caller"].kind).inc()
         if refused is not None:
+            _name_route(scope)
             await response(refused, scope["path"])(scope, receive, sealed)
             return
         limit = asyncio.timeout_at(asyncio.get_running_loop().time() + state["deadline"] - time.monotonic())
@@ -248,6 +250,15 @@ def _expiry(token: bytes) -> float:
     """Of a token that was checked. Seconds UTC."""
     payload = token.split(b".")[1]
     return float(orjson.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))["exp"])
+
+
+def _name_route(scope: Scope) -> None:
+    """What is refused here never comes to the router; the log and the audit tell which route it was for all the same."""
+    for route in scope["app"].router.routes if "app" in scope else ():
+        match, child = route.matches(scope)
+        if match is Match.FULL:
+            scope["route"] = child.get("route", route)
+            return
 
 
 def _told(verdict: Verdict) -> list[tuple[bytes, bytes]]:

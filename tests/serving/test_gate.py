@@ -219,8 +219,10 @@ async def test_of_51_requests_in_a_minute_the_last_is_refused(gateway: Gateway) 
         assert answer.headers["ratelimit-limit"] == "50"
         told.append(int(answer.headers["ratelimit-remaining"]))
     assert told == list(range(49, -1, -1))
-    refused = await gateway.client.get("/v1", headers=one.headers)
+    refused = await gateway.client.get("/v1/anime/users/me", headers=one.headers)
     problem(refused, 429, "limit")
+    labels = {"route": "/v1/{domain}/users/{user_id}", "method": "GET", "status": "429"}
+    assert gateway.service.metrics.registry.get_sample_value("factotum_requests_total", labels) == 1
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert refused.headers["ratelimit-remaining"] == "0"
     assert (await gateway.client.get("/v1", headers=other.headers)).status_code == 200
@@ -489,6 +491,7 @@ async def test_what_an_administrator_does_is_audited_too(gateway: Gateway) -> No
     assert (len(accounts["accounts"]), accounts["next"]) == (1, accounts["accounts"][0]["account_id"])
     await until(lambda: gateway.service.metrics.registry.get_sample_value("factotum_audit_waiting") == 0)
     found = (await gateway.client.get("/v1/admin/audit", params={"person": admin.account}, headers=admin.headers)).json()["entries"]
+    assert "unmatched" not in {entry["endpoint"] for entry in found}
     acts = [(entry["event_type"], entry["endpoint"], entry["response_status"]) for entry in found]
     assert ("UPDATE", "/v1/admin/accounts/{account_id}", 200) in acts
     assert ("CREATE", "/v1/admin/keys", 201) in acts

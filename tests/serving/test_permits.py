@@ -123,7 +123,7 @@ def requests(method: str, path: str, call: dict[str, Any], document: dict[str, A
     domains = ("anime", "guarded") if "{domain}" in path else ("anime",)
     for domain in domains:
         ids = {"domain": domain, "account_id": place.victim.account, "session_id": place.victim.session, "slate_id": place.slates[domain]}
-        ids |= {"user_id": place.victim.user, "item_id": SECRET, "key_id": "0" * 16}
+        ids |= {"user_id": place.victim.user, "item_id": SECRET, "key_id": "0" * 16, "view": "people"}
         wanted = re.findall(r"{(\w+)}", path)
         address = path.format(**{name: ids.get(name, place.victim.account) for name in wanted})
         query = {

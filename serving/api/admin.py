@@ -35,10 +35,11 @@ def _offset(value: datetime) -> datetime:
 def _text(value: object) -> object:
     """pydantic would take a bare number for seconds since 1970, which nobody means here."""
     if isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit():
-        raise ValueError(f"expected {_MOMENT}")
+        raise ValueError(f"expected ISO 8601, such as {_MOMENT.rpartition(' ')[2]}")
     return value
 
 
+Day = Annotated[date, BeforeValidator(_text)]
 Moment = Annotated[datetime, BeforeValidator(_text), AfterValidator(_offset)]
 View = Literal["events", "slates", "click_through", "people"]
 Handle = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
@@ -72,8 +73,8 @@ class ViewAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: date | None = None
-    until: date | None = None
+    since: Day | None = None
+    until: Day | None = None
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0
     size: Annotated[int, Query(ge=1, le=MOST)] = 100
 

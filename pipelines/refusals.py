@@ -10,6 +10,7 @@ from pipelines.publish import NotPromotedError
 from pipelines.serve import PortTakenError, ServeError
 from pipelines.sources.tables import SourceError
 from pipelines.steps import StepBusy
+from serving.storage.backup import BackupError
 from serving.storage.database import DatabaseAwayError
 from serving.storage.upgrade import SchemaError
 from training.bundle import BundleError
@@ -33,6 +34,7 @@ def exit_code(error: BaseException) -> int:
         | BundleError
         | DatabaseAwayError
         | SchemaError
+        | BackupError
         | ServeError
         | FileNotFoundError
         | FileExistsError

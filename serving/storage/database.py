@@ -105,6 +105,11 @@ class Database:
 
         return engine
 
+    @property
+    def path(self) -> Path | None:
+        """SQLite's file."""
+        return Path(self._url.database) if self.lite and self._url.database else None
+
     async def close(self) -> None:
         if self._upgrading is not None:
             self._upgrading.cancel()
@@ -160,7 +165,7 @@ class Database:
     async def upgrade(self) -> tuple[str | None, str]:
         """Brings the tables to the form that this code knows; returns the revisions before and after. Several processes may do so at
         once. Raises SchemaError, DatabaseAwayError."""
-        async with turn(), self._alone() as connection:
+        async with turn(), self.alone() as connection:
             revisions = await connection.run_sync(upgrade)
             if not self.lite:
                 await connection.run_sync(partitions.make_all, self.tables, datetime.now(UTC).date())
@@ -174,13 +179,14 @@ class Database:
         Raises DatabaseAwayError, SchemaError."""
         async with self.reading():
             pass  # the tables are there
-        async with self._alone(snapshot) as connection:
+        async with self.alone(snapshot) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _alone(self, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
-        if self.lite and self._url.database:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+    async def alone(self, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """As `apart`, of a database as it is: its tables may be older, newer or missing."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         engine = self._connect(limited=False)
         try:
             async with engine.connect() as connection:
@@ -188,6 +194,8 @@ class Database:
                     await connection.exec_driver_sql("BEGIN" if snapshot else "BEGIN IMMEDIATE")
                 elif snapshot:
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                if snapshot:  # the first query says which state it is
+                    await connection.exec_driver_sql("SELECT count(*) FROM sqlite_master" if self.lite else "SELECT 1")
                 yield connection
                 await connection.commit()
         except (DataError, IntegrityError):

@@ -90,7 +90,7 @@ CREATE INDEX items_by_recorded_at ON items (domain, recorded_at)
 
 async def _old(database: Database, days: list[int]) -> None:
     """The tables of the version before, and in them an event, an item, and a slate of each of these days since 1970."""
-    async with database._alone() as connection:
+    async with database.alone() as connection:
         for statement in _OLD.split(";"):
             await connection.exec_driver_sql(statement)
         await connection.exec_driver_sql("INSERT INTO events VALUES ('d', 'e1', 'u', 'i', 'seen', 0.5, 7, 8)")
@@ -125,11 +125,11 @@ async def test_a_database_of_the_version_before_is_taken_over_with_its_rows(fres
 
 async def test_an_upgrade_that_fails_leaves_the_old_tables_as_they_were(fresh: Database) -> None:
     await _old(fresh, [1])
-    async with fresh._alone() as connection:
+    async with fresh.alone() as connection:
         await connection.exec_driver_sql("ALTER TABLE events ADD COLUMN stranger INTEGER")
     with pytest.raises(DatabaseAwayError, match="stranger"):
         await fresh.ping()
-    async with fresh._alone(snapshot=True) as connection:
+    async with fresh.alone(snapshot=True) as connection:
         assert await connection.run_sync(revision) is None
         assert (await connection.exec_driver_sql("SELECT count(*) FROM events")).scalar_one() == 1
         assert not await connection.run_sync(
@@ -149,7 +149,7 @@ async def test_a_database_of_a_newer_version_is_refused(url: str, fresh: Databas
 
 
 async def test_tables_that_no_revision_made_are_refused(fresh: Database) -> None:
-    async with fresh._alone() as connection:
+    async with fresh.alone() as connection:
         if not fresh.lite:
             await connection.exec_driver_sql("CREATE SCHEMA recommendations")
         await connection.run_sync(fresh.tables.events.create)
@@ -230,7 +230,7 @@ async def test_a_database_that_is_emptied_under_a_running_process_is_made_anew(t
 
 
 async def test_an_older_revision_can_be_made_and_upgraded(fresh: Database) -> None:
-    async with fresh._alone() as connection:
+    async with fresh.alone() as connection:
         assert await connection.run_sync(upgrade, "0001") == (None, "0001")
     await fresh.ping()
     async with fresh.reading() as connection:

@@ -1,5 +1,5 @@
 """Accounts: who logs in, for how long, and how they get in again. What a person has is exported and erased in serving/persons.py,
-machines' keys are in serving/keys.py. Over 250 lines because every way into an account is one look.
+machines' keys are in serving/keys.py. Over 400 lines because every way into an account is to be seen in one look.
 
 A POST may come twice (its answer got lost on the way), so each call here may: a registration repeated with its password is a
 log-in, a change of password that was made is made, and a refresh is told from a stolen one by its `attempt`.

@@ -250,8 +250,10 @@ def _listening(session: Session, host: str | None, port: int | None) -> Session:
 
 
 def _serve(session: Session, names: list[str]) -> None:
+    from pipelines.database import refuse_unknown
     from pipelines.serve import become
 
+    refuse_unknown(session.home, session.deployment)
     session.reporter.close()
     become(session.home, names, session.deployment, session.quiet, session.as_json)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +44,18 @@ async def _opened(home: Path, deployment: Deployment) -> AsyncIterator[Database]
         yield database
     finally:
         await database.close()
+
+
+def refuse_unknown(home: Path, deployment: Deployment) -> None:
+    """Before serving: raises SchemaError for a database whose tables this version cannot use. One that is away may come back."""
+    from serving.storage.database import DatabaseAwayError
+
+    async def look() -> None:
+        async with _opened(home, deployment) as database:
+            with suppress(DatabaseAwayError):
+                await database.ping()
+
+    asyncio.run(look())
 
 
 class _Session:

@@ -17,6 +17,7 @@ from configs.domain import Domain, Job
 from pipelines.steps import Reporter, write_json
 
 _END_S = 10.0
+_VIEWS = "30 6 * * 0"  # the figures for analysts are made anew: every week, after the nights' runs
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
@@ -30,9 +31,16 @@ def command(job: Job, domain: str, data: Path | None, home: Path, deployment: Pa
     return line
 
 
+def house_command(home: Path, deployment: Path | None = None) -> list[str]:
+    """The command line of the job that belongs to no domain: `factotum db views`."""
+    line = [sys.executable, "-m", "pipelines", "db", "views", "--home", str(home)]
+    return [*line, "--deployment", str(deployment)] if deployment is not None else line
+
+
 def upcoming(domains: Sequence[Domain], now: datetime) -> list[tuple[datetime, str, str]]:
-    """(next time, domain, job's name), soonest first. Raises ValueError for a cron expression that cannot be read."""
-    out = []
+    """(next time, domain, job's name), soonest first; the job of no domain is `db.views`. Raises ValueError for a cron expression that
+    cannot be read."""
+    out = [(trigger(_VIEWS).get_next_fire_time(None, now), "db", "views")]
     for domain in domains:
         for name, job in domain.schedule.items():
             when = trigger(job.cron).get_next_fire_time(None, now)
@@ -83,17 +91,21 @@ class Schedule:
         self._stopping = threading.Event()
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": {"type": "threadpool", "max_workers": 1}})
-        for called, domain in domains.items():
-            for name, job in domain.schedule.items():
-                self._scheduler.add_job(
-                    self._run,
-                    trigger(job.cron),
-                    args=(domain.name, name, command(job, called, data, home, deployment)),
-                    id=f"{domain.name}.{name}",
-                    coalesce=True,
-                    max_instances=1,
-                    misfire_grace_time=3_600,
-                )
+        jobs = [
+            (domain.name, name, job.cron, command(job, called, data, home, deployment))
+            for called, domain in domains.items()
+            for name, job in domain.schedule.items()
+        ]
+        for owner, name, cron, line in [*jobs, ("db", "views", _VIEWS, house_command(home, deployment))]:
+            self._scheduler.add_job(
+                self._run,
+                trigger(cron),
+                args=(owner, name, line),
+                id=f"{owner}.{name}",
+                coalesce=True,
+                max_instances=1,
+                misfire_grace_time=3_600,
+            )
 
     def run(self) -> None:
         """Until `stop` is called (or Ctrl-C)."""

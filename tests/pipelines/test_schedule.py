@@ -31,6 +31,7 @@ def test_the_nightly_jobs_of_the_yaml() -> None:
         ("2026-03-04T04:30:00+00:00", "anime", "nightly_score"),
         ("2026-03-05T02:00:00+00:00", "anime", "nightly_run"),
         ("2026-03-08T06:00:00+00:00", "anime", "weekly_clean"),
+        ("2026-03-08T06:30:00+00:00", "db", "views"),
     ]
 
 

@@ -129,9 +129,19 @@ async def _ask(client: Client, question: Question, due: float, asked: list[Asked
     try:
         answer = await client.ask(question.request)
         judgement, what = question.judge(answer, sent), str(answer.status)
+        if judgement == "failed":
+            what = f"{answer.status} ({_detail(answer.body)})"
     except (OSError, TimeoutError) as error:
         judgement, what = "failed", type(error).__name__
     asked.append(Asked(due, question.kind, judgement, what, (time.monotonic() - due) * 1e3))
+
+
+def _detail(body: bytes) -> str:
+    """What a problem+json says, shortened."""
+    try:
+        return str(orjson.loads(body)["detail"])[:160]
+    except (ValueError, KeyError, TypeError):
+        return body[:80].decode(errors="replace")
 
 
 # ---------------------------------------------------------------- faults

@@ -111,7 +111,7 @@ class Service:
         self.noticeboard = Noticeboard(home / "metrics", self.metrics)
         self._housekeeping = Housekeeping(self.database, deployment, self.noticeboard, self.metrics)
         self.limiter = counting.limiter(home, deployment, self.secrets.redis, self.breakers)
-        self._asking = self.breakers.of("recommender", (TimeoutError, LateError, UnreachableError))
+        self._asking = self.breakers.of("recommender", (TimeoutError, LateError, UnreachableError), longest_s=1.0)
         self.audit = Audit(self.database, home, deployment.storage.spool, self.metrics)
         valid_s = deployment.access.reset_minutes * 60.0
         mail_guard = self.breakers.of("mail", (NotDoneError,))

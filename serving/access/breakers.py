@@ -55,6 +55,7 @@ class Breaker:
     def __init__(self, name: str, settings: Settings, changed: Callable[[str, State], None]) -> None:
         self.name = name
         self._settings, self._changed = settings, changed
+        self.longest_s = settings.open_s
         self._context = Context(name, settings.failures, ttl=float("-inf"))  # whether it is time to probe is decided here, not there
         self._state: State = "closed"
         self._turn = 0  # grows with each change of state
@@ -110,7 +111,7 @@ class Breaker:
         match self._state:
             case "open":
                 first = before == "closed"
-                self._wait_s = self._settings.open_s / _FIRST if first else min(self._settings.open_s, 2 * self._wait_s)
+                self._wait_s = min(self.longest_s, self._settings.open_s / _FIRST if first else 2 * self._wait_s)
                 self._until = time.monotonic() + self._wait_s
                 if first:
                     self._since = time.time()
@@ -160,9 +161,12 @@ class Breakers:
         self._settings, self._changed = settings, changed
         self._by_name: dict[str, Breaker] = {}
 
-    def of(self, name: str, counts: Counts) -> Guard:
-        """The guard of a dependency; `counts` belongs to the guard, the state to the dependency."""
+    def of(self, name: str, counts: Counts, longest_s: float | None = None) -> Guard:
+        """The guard of a dependency; `counts` belongs to the guard, the state to the dependency. `longest_s`: a longest wait below
+        `open_s`, for what is cheap to try because something stands in for it at once."""
         breaker = self._of(name)
+        if longest_s is not None:
+            breaker.longest_s = min(longest_s, self._settings.open_s)
         return lambda: _Call(breaker, counts)
 
     def state(self, name: str) -> State:

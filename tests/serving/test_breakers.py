@@ -104,6 +104,13 @@ async def test_each_probe_that_fails_doubles_the_wait_up_to_the_longest() -> Non
     assert 7.0 < dict(made.seen())["x"].retry_after_s <= 7.5
 
 
+async def test_what_is_cheap_to_try_is_tried_more_often() -> None:
+    made, _ = breakers(open_s=60.0)
+    made.of("x", (AwayError,), longest_s=2.0)
+    await fail(made, 3)
+    assert 1.5 < dict(made.seen())["x"].retry_after_s <= 2.0
+
+
 async def test_what_began_before_says_nothing_about_now() -> None:
     made, _ = breakers()
     begun, end = asyncio.Event(), asyncio.Event()

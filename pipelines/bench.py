@@ -13,7 +13,7 @@ from configs.domain import Domain
 from pipelines.bench_serve import machine
 from pipelines.steps import Reporter, write_json
 
-NAMES = ("serve", "batch", "ingest", "gateway", "faults", "soak")
+NAMES = ("serve", "batch", "ingest", "gateway", "faults", "soak", "train")
 _ENOUGH_S = 5.0
 
 
@@ -59,6 +59,10 @@ def bench(
             from pipelines.bench_soak import run as measure_soak
 
             figures = measure_soak(home, domain.name, reporter, requests, rate or SOAK_RATE, embedded)
+        case "train":
+            from pipelines.bench_train import run as measure_training
+
+            figures = measure_training(reporter)
         case _:
             raise ValueError(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
     result = {"bench": name, "machine": before, **figures}
@@ -86,6 +90,10 @@ def lines(name: str, figures: dict[str, Any]) -> list[str] | None:
             from pipelines.bench_soak import table as of_soak
 
             return of_soak(figures)
+        case "train":
+            from pipelines.bench_train import table as of_training
+
+            return of_training(figures)
         case _:
             return None
 

@@ -284,7 +284,10 @@ class Task(lightning.LightningModule):
 
 
 class Watch(lightning.Callback):
-    """Validation after each epoch, the best weights kept, and when to stop: patience, the clock, or the caller."""
+    """Validation after each epoch, the weights to be kept, and when to stop: patience, the clock, or the caller.
+
+    Kept are the weights of the best epoch: of averaged ones the last, unless patience ended it. An average over thousands of steps
+    rises steadily, while the few people of the validation would choose among its last epochs by chance."""
 
     def __init__(self, config: SasrecModel, epochs: int, progress: Progress | None) -> None:
         self._config, self._epochs, self._progress = config, epochs, progress
@@ -302,8 +305,9 @@ class Watch(lightning.Callback):
         ndcg = task.validate()
         task.log("ndcg", ndcg)
         self._waited = 0 if ndcg > self._best or math.isnan(ndcg) else self._waited + 1
-        if ndcg >= self._best or math.isnan(ndcg):  # of equally good ones the later, which has seen more
-            self._best = self._best if math.isnan(ndcg) else ndcg
+        last = bool(self._config.average) and (trainer.current_epoch + 1 >= self._epochs or trainer.should_stop)
+        if ndcg >= self._best or math.isnan(ndcg) or last:  # of equally good ones the later, which has seen more
+            self._best = self._best if math.isnan(ndcg) else max(self._best, ndcg)
             with task.averaged():
                 self.weights = {name: value.detach().cpu().clone() for name, value in task.network.state_dict().items()}
         if self._waited >= self._config.patience:

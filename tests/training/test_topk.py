@@ -1,0 +1,48 @@
+"""The best k in blocks are the best k of the whole table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training import topk
+from training.retrieval import top
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 9),
+    m=st.integers(1, 60),
+    k=st.integers(1, 12),
+    width=st.integers(1, 40),
+    many=st.integers(1, 5),
+)
+def test_blocks_change_nothing(seed: int, n: int, m: int, k: int, width: int, many: int) -> None:
+    chance = np.random.default_rng(seed)
+    people = chance.integers(-2, 3, (n, 3)).astype(np.float32)  # whole numbers: many ties
+    items = chance.integers(-2, 3, (m, 3)).astype(np.float32)
+    excluded = [np.flatnonzero(chance.random(m) < 0.3).astype(np.int32) for _ in range(n)]
+    silent = chance.random(m) < 0.1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topk, "PEOPLE", many)
+        patch.setattr(topk, "BLOCK_BYTES", 4 * many * width)
+        rows, products = topk.best(people, items, k, excluded, silent)
+    table = people @ items.T
+    table[:, silent] = -np.inf
+    for person, own in enumerate(excluded):
+        table[person, own] = -np.inf
+    np.testing.assert_array_equal(rows, top(table, k))
+    expected = np.where(rows >= 0, np.take_along_axis(table, np.maximum(rows, 0), axis=1), -np.inf)
+    np.testing.assert_array_equal(products, expected)
+
+
+def test_nobody_and_nothing() -> None:
+    none = np.empty((0, 3), dtype=np.float32)
+    some = np.ones((2, 3), dtype=np.float32)
+    assert topk.best(none, some, 5)[0].shape == (0, 2)
+    assert topk.best(some, none, 5)[0].shape == (2, 0)
+    with pytest.raises(ValueError, match=r"expected \(n, f\)"):
+        topk.best(some, some[:, :2], 5)

@@ -198,7 +198,7 @@ class Tables:
             sa.Column(VALUE, sa.Float),
             sa.Column(TIME, sa.BigInteger, nullable=False),
             sa.Column(RECORDED_AT, sa.BigInteger, nullable=False),
-            indices=[("by_user", DOMAIN, USER), ("by_recorded_at", DOMAIN, RECORDED_AT)],
+            indices=[("by_user", DOMAIN, USER, ITEM), ("by_recorded_at", DOMAIN, RECORDED_AT)],
         )
         #: Every answer served, with what is needed to judge it later. `request` and `items` are JSON.
         self.slates = self._table(

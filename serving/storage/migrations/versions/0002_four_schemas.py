@@ -207,7 +207,7 @@ def _recommendations(form: Form) -> None:
         sa.Column("recorded_at", sa.BigInteger, nullable=False),
         indices={
             "by_recorded_at": ("domain", "recorded_at"),
-            "by_user": ("domain", "user"),
+            "by_user": ("domain", "user", "item"),
         },
     )
     form.table(

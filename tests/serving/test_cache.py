@@ -20,12 +20,19 @@ from configs.deployment import Breakers as BreakerSettings
 from configs.deployment import Caching
 from pipelines.servers import RedisServer
 from serving.access.breakers import Breakers
+from serving.storage import cache, far
 from serving.storage.cache import Levels
-from serving.storage.far import away
+from serving.storage.far import Far, away
 from serving.storage.near import Near
 
 Make = Callable[[], Awaitable[Any]]
 _SETTINGS = Caching(near_s=60.0)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not a Redis that is away."""
+    monkeypatch.setattr(far, "_ANSWER_S", 2.0)
 
 
 class Seen:
@@ -125,9 +132,9 @@ async def test_an_error_of_the_maker_reaches_all_and_is_not_kept() -> None:
     await levels.close()
 
 
-@pytest.mark.parametrize("far", [False, pytest.param(True, marks=pytest.mark.redis)])
-async def test_what_was_forgotten_while_it_was_made_is_kept_nowhere(far: bool, request: pytest.FixtureRequest) -> None:
-    address = request.getfixturevalue("redis").url_of(8) if far else None
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.redis)])
+async def test_what_was_forgotten_while_it_was_made_is_kept_nowhere(shared: bool, request: pytest.FixtureRequest) -> None:
+    address = request.getfixturevalue("redis").url_of(8) if shared else None
     seen = Seen()
     levels = seen.levels(address)
     await levels.forget("key")
@@ -269,6 +276,8 @@ async def test_what_was_forgotten_while_redis_hung_is_told_when_it_answers(own: 
 
 
 def _ask_many(url: str, barrier: Barrier, folder: str) -> None:
+    far._ANSWER_S, cache._WAIT_S = 20.0, 60.0  # a process of its own: patched for its whole life
+
     async def run() -> None:
         levels = Levels(Caching(), url)
 
@@ -304,9 +313,6 @@ async def test_one_maker_over_several_processes(url: str, tmp_path: Path) -> Non
 
 @pytest.mark.redis
 async def test_a_maker_that_died_is_waited_for_not_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from serving.storage import cache
-    from serving.storage.far import Far
-
     monkeypatch.setattr(cache, "_WAIT_S", 0.2)
     dead = Far(url)
     assert await dead.lock("view", "x", 60.0) is not None  # and its process is gone

@@ -134,6 +134,7 @@ class GatewayReplica:
         _log()
         asked = None if recommender is None else HandleRecommender(recommender)
         self._service = Service(home, domains, deployment, recommender=asked)
+        _end_streams_first(self._service)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service)
@@ -218,3 +219,18 @@ def _keep_to_loopback() -> None:
         return port
 
     names["add_port_to_grpc_server"] = bind_to_loopback
+
+
+def _end_streams_first(service: Service) -> None:
+    """A replica that is to end waits for what it is answering, and a stream is answered for as long as it may last: streams end when
+    draining begins. Serve tells nobody of that moment, so the one method with which it begins is wrapped."""
+    from ray.serve._private import replica
+
+    runs: Any = vars(replica)["Replica"]
+    drain = runs._perform_graceful_shutdown
+
+    async def end_streams(this: Any) -> None:
+        service.streams.close()
+        await drain(this)
+
+    runs._perform_graceful_shutdown = end_streams

@@ -118,7 +118,7 @@ class Service:
         mailer = Mailer(self.secrets.smtp, deployment.mail, deployment.public_url, valid_s, self.metrics, mail_guard)
         self.relay = Exchange(
             self.database,
-            subscribers(self.database, mailer.send),
+            subscribers(self.database, mailer.send, self.metrics),
             deployment.bus,
             self.metrics,
             self.secrets.kafka,

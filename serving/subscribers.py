@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.events.consumers import Consumer, Inside, Outside
 from serving.mail import REQUESTED
+from serving.metrics import Metrics
 from serving.storage.database import Database
 from serving.storage.interactions import RECORDED
 from serving.storage.notifications import Notifications
@@ -32,7 +33,7 @@ INTERESTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]]) -> tuple[Consumer, ...]:
+def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]], metrics: Metrics) -> tuple[Consumer, ...]:
     """`send`: what a mail that was asked for goes through (serving/mail.py)."""
     people = Notifications(database)
 
@@ -42,13 +43,15 @@ def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]])
 
     async def models(connection: AsyncConnection, envelope: Envelope) -> None:
         told = await people.accounts(connection, roles=("analyst", "admin"))
-        await people.add(connection, envelope.event_id, told, envelope.type, envelope.payload)
+        new = await people.add(connection, envelope.event_id, told, envelope.type, envelope.payload)
+        metrics.notified.labels(envelope.type).inc(new)
 
     async def security(connection: AsyncConnection, envelope: Envelope) -> None:
         account = str(envelope.payload["account"])
         told = await people.accounts(connection, account=account)  # one that was erased meanwhile is told nothing
         plain = {word: value for word, value in envelope.payload.items() if word not in ("account", "session")}
-        await people.add(connection, envelope.event_id, told, envelope.type, plain)
+        new = await people.add(connection, envelope.event_id, told, envelope.type, plain)
+        metrics.notified.labels(envelope.type).inc(new)
 
     return (
         Inside("activity", INTERESTS["activity"], activity),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import torch
 from torch.nn import functional
 
@@ -17,7 +20,7 @@ from training.candidates import transformer
 from training.candidates.sasrec import Sasrec
 from training.candidates.transformer import Network
 from training.losses import full_cross_entropy, sampled_cross_entropy
-from training.sequences import Batches, Sequences, Task, prepare
+from training.sequences import Batches, Sequences, Task, Watch, prepare
 
 
 def words(**more: object) -> SasrecModel:
@@ -261,6 +264,28 @@ def test_the_clock_and_patience_stop_it(ring: World) -> None:
     told.clear()
     Sasrec(words(epochs=60, patience=1, learning_rate=1e-6)).fit(ring.data, lambda what, share: told.append(what))
     assert len(told) < 60
+
+
+@pytest.mark.parametrize(("average", "patience", "kept"), [(0.0, 15, 1.0), (0.5, 15, 3.0), (0.5, 1, 1.0)])
+def test_of_averaged_weights_the_last_are_kept(
+    ring: World, monkeypatch: pytest.MonkeyPatch, average: float, patience: int, kept: float
+) -> None:
+    """The first epoch is the best of three. Without averaging it is kept; with it the last one is, unless patience was at an end."""
+    config = words(average=average, patience=patience)
+    network = Network(12, 16, 1, 2, 6, 0.0)
+    task, watch = Task(config, network, Sequences.of(ring.data), 10, 1e-2, 1), Watch(config, 3, None)
+    figures = iter([0.9, 0.2, 0.4])
+    monkeypatch.setattr(task, "validate", lambda: next(figures))
+    monkeypatch.setattr(task, "log", lambda *_: None)
+    trainer = SimpleNamespace(current_epoch=0, should_stop=False)
+    for epoch in range(3):
+        if not trainer.should_stop:
+            trainer.current_epoch = epoch
+            with torch.no_grad():
+                network.bias.fill_(epoch + 1.0)
+            watch.on_train_epoch_end(cast(lightning.Trainer, trainer), task)
+    assert watch.weights is not None
+    assert watch.weights["bias"][0].item() == kept
 
 
 def test_it_writes_nothing_and_says_nothing(

@@ -219,6 +219,16 @@ def test_relative_positions_do_not_ask_how_long_the_history_is() -> None:
         torch.testing.assert_close(network(rows, last=True), network(rows[:, 2:], last=True))
 
 
+@pytest.mark.parametrize("rows", [3, 5_000])
+def test_products_are_the_same_however_they_are_made(rows: int) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(rows, 2, 16), torch.randn(24, 16), torch.randn(24)
+    with torch.no_grad():
+        quick = transformer.linear(x, weight, bias)
+    torch.testing.assert_close(quick, functional.linear(x, weight, bias), atol=1e-5, rtol=1e-5)
+    assert transformer.linear(x, weight.requires_grad_(), bias).requires_grad
+
+
 def test_dropout_keeps_the_mean() -> None:
     torch.manual_seed(0)
     thinned = transformer.thinned(torch.ones(200, 501), 0.2)

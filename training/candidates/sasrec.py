@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from configs.domain import SasrecModel
 from features.state import UserState
 from training import folder
-from training.candidates.transformer import Network, Weights, hidden
+from training.candidates.transformer import Network, Weights, hidden, linear
 from training.contract import Evidence, Progress, TrainingData
 from training.interactions import recent
 
@@ -103,13 +103,12 @@ class Sasrec:
         if len(rows) == 1 and len(rows[0]):
             single: NDArray[np.float32] = torch.addmv(network.bias, network.items.weight, self._last(rows[0][None])[0]).numpy()[None, :]
             return single
-        table = np.full((len(states), len(network.bias)), -np.inf, dtype=np.float32)
         lengths = np.array([len(part) for part in rows], dtype=np.int64)
         vectors = torch.zeros((len(states), self.config.dimensions))
         for length in np.unique(lengths[lengths > 0]):
             who = np.flatnonzero(lengths == length)
             vectors[torch.from_numpy(who)] = self._last(np.stack([rows[person] for person in who]))
-        torch.addmm(network.bias, vectors, network.items.weight.T, out=torch.from_numpy(table))
+        table: NDArray[np.float32] = linear(vectors, network.items.weight, network.bias).numpy()
         table[lengths == 0] = -np.inf
         return table
 

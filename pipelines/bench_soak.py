@@ -33,17 +33,19 @@ _WARM = 0.3  # of the time: caches fill, allocators find their size
 _FLAT_MIB_PER_100K = 10.0  # a process that grows less than this in 100,000 requests is called flat
 _SHARE_OF_TOKENS = 0.2  # of the questions that come with a person's token
 _PER_PERSON = 25.0  # requests a minute of each person: half of what they may
+_SMALL_MIB = 20.0  # processes that come and go and are smaller are not named
 _PLOT = (64, 10)  # characters
 _AT_ONCE = 512  # requests under way; more are not begun, so that a server that is too slow sets the rate
 
 
 @dataclass
 class _Samples:
-    """`mib`: (process' name, pid) -> moments in seconds and MiB."""
+    """`mib`: pid -> moments in seconds and MiB; `names`: what each called itself at first."""
 
     at: list[float] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
-    mib: dict[tuple[str, int], list[tuple[float, float]]] = field(default_factory=dict)
+    mib: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
 
 
 def run(
@@ -96,6 +98,11 @@ async def _measure(stage: Stage, client: Client, requests: int, rate: float, rep
         "failures": dict(failures.most_common(8)),
         "wrong_examples": mix.books.wrong[:5],
         "processes": _processes(samples, seconds, requests),
+        "came_or_went": [
+            f"{samples.names[pid]}: {points[0][0]:.0f} s to {points[-1][0]:.0f} s"
+            for pid, points in samples.mib.items()
+            if len(points) < 0.9 * len(samples.at) and max(mib for _, mib in points) > _SMALL_MIB
+        ],
         "total": _total(samples, seconds, requests),
     }
 
@@ -119,7 +126,8 @@ async def _sample(pid: int, samples: _Samples, judged: Counter[Judgement], start
         samples.at.append(now)
         samples.asked.append(judged.total())
         for one, size in parts.items():
-            samples.mib.setdefault((memory.name(one), one), []).append((now, size / 2**20))
+            samples.names.setdefault(one, memory.name(one))
+            samples.mib.setdefault(one, []).append((now, size / 2**20))
         await asyncio.sleep(_SAMPLE_S)
 
 
@@ -128,13 +136,13 @@ async def _sample(pid: int, samples: _Samples, judged: Counter[Judgement], start
 
 def _processes(samples: _Samples, seconds: float, requests: int) -> list[dict[str, Any]]:
     """Those that were there all the time, the largest first; names that occur twice carry a number."""
-    lasting = [(name, pid, np.array(points)) for (name, pid), points in samples.mib.items() if len(points) >= 0.9 * len(samples.at)]
-    lasting.sort(key=lambda one: -float(one[2][-1, 1]))
+    lasting = [(samples.names[pid], np.array(points)) for pid, points in samples.mib.items() if len(points) >= 0.9 * len(samples.at)]
+    lasting.sort(key=lambda one: -float(one[1][-1, 1]))
     count: Counter[str] = Counter()
     rows = []
-    for name, _, points in lasting:
+    for name, points in lasting:
         count[name] += 1
-        numbered = name if sum(other == name for other, _, _ in lasting) == 1 else f"{name} ({count[name]})"
+        numbered = name if sum(other == name for other, _ in lasting) == 1 else f"{name} ({count[name]})"
         rows.append({"process": numbered, **slope(points[:, 0], points[:, 1], seconds, requests)})
     return rows
 
@@ -187,6 +195,7 @@ def table(figures: dict[str, Any]) -> list[str]:
             low, high = row["interval"]
             said = f"{row['slope']:+8.2f}  [{low:+.2f}, {high:+.2f}]  {row['verdict']}"
         lines.append(f"{row['process'][:44]:44} {row['first_mib']:8.1f} {row.get('warm_mib', 0.0):8.1f} {row['last_mib']:8.1f} {said}")
+    lines += [f"not there all the time: {one}" for one in figures["came_or_went"]]
     return [*lines, "", *plot(figures["total"]["curve"])]
 
 

@@ -8,7 +8,7 @@ of a group, which is right for effects and wrong for copies.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -37,9 +37,15 @@ def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]],
     """`send`: what a mail that was asked for goes through (serving/mail.py)."""
     people = Notifications(database)
 
+    async def active(connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        latest: dict[tuple[str, str], int] = {}
+        for envelope in envelopes:
+            who = (str(envelope.payload["domain"]), str(envelope.payload["user"]))
+            latest[who] = max(latest.get(who, 0), envelope.occurred_at)
+        await people.touch(connection, latest)
+
     async def activity(connection: AsyncConnection, envelope: Envelope) -> None:
-        domain, user = envelope.payload["domain"], envelope.payload["user"]
-        await people.touch(connection, str(domain), str(user), envelope.occurred_at)
+        await active(connection, [envelope])
 
     async def models(connection: AsyncConnection, envelope: Envelope) -> None:
         told = await people.accounts(connection, roles=("analyst", "admin"))
@@ -54,7 +60,7 @@ def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]],
         metrics.notified.labels(envelope.type).inc(new)
 
     return (
-        Inside("activity", INTERESTS["activity"], activity),
+        Inside("activity", INTERESTS["activity"], activity, active),
         Inside("models", INTERESTS["models"], models),
         Inside("security", INTERESTS["security"], security),
         Outside(MAIL, INTERESTS[MAIL], send),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serving.storage.outbox import Due, Envelope
+from serving.storage.outbox import Due, Envelope, Outbox
 
 #: Marks envelopes as delivered, within a transaction.
 Mark = Callable[[AsyncConnection, Sequence[Envelope]], Awaitable[None]]
@@ -29,6 +29,11 @@ class Publisher(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def at_once(self, outbox: Outbox, most: int) -> int | None:
+        """Delivers what is due in one transaction, without a claim, and says how many that were. None: this bus cannot, or what is due
+        wants more care; nothing was done. Raises DatabaseAwayError."""
+        ...
 
     async def publish(self, batch: Sequence[Due], mark: Mark, until: float) -> dict[str, str]:
         """Hands on what it can before `until` (time.monotonic), in the order of each key, and marks it in a transaction of its own once

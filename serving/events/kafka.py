@@ -24,7 +24,7 @@ from serving.events.bus import BusAwayError, Mark
 from serving.events.consumers import Consumer, Deliveries
 from serving.events.relay import backoff_s
 from serving.storage.database import Database, DatabaseAwayError
-from serving.storage.outbox import Due, Envelope, decode, encode
+from serving.storage.outbox import Due, Envelope, Outbox, decode, encode
 
 _SEND_S = 5.0  # a message that is not confirmed after so long has failed
 _POLL_S = 0.2
@@ -60,6 +60,10 @@ class KafkaBus:
         if producer is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, lambda: (producer.purge(), producer.flush(0.5)))
         self._thread.shutdown(wait=False)
+
+    async def at_once(self, outbox: Outbox, most: int) -> int | None:
+        """None: what the broker confirms cannot be in a transaction of the database."""
+        return None
 
     async def publish(self, batch: Sequence[Due], mark: Mark, until: float) -> dict[str, str]:
         """As the port says."""

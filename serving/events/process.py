@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from serving.events.bus import Mark
 from serving.events.consumers import Deliveries, Inside
 from serving.storage.database import Database, DatabaseAwayError
-from serving.storage.outbox import Due
+from serving.storage.outbox import Due, Outbox
 
 _MOST_LANES = 8  # keys whose events are handed on at once, one by one
 
@@ -18,8 +18,8 @@ log = logging.getLogger("factotum.events")
 
 
 class ProcessBus:
-    """A batch is first delivered in one transaction: effects, inbox and mark together. Where something in it fails, each event by
-    itself."""
+    """A batch is first delivered in one transaction: claim, effects, inbox and mark together. Where something in it fails, or is no matter
+    of the database alone, it is claimed, and each key delivered by itself."""
 
     name = "process"
 
@@ -33,26 +33,31 @@ class ProcessBus:
     async def stop(self) -> None:
         """Nothing to do."""
 
+    async def at_once(self, outbox: Outbox, most: int) -> int | None:
+        """As the port says."""
+        if not await outbox.some_due():
+            return 0
+        try:
+            async with self._database.writing() as connection:
+                batch = await outbox.due(connection, most)
+                if any(due.attempts or not self._plain(due) for due in batch):
+                    return None
+                envelopes = [due.envelope for due in batch]
+                await self._deliveries.together(connection, envelopes)
+                await outbox.delivered(connection, envelopes)
+        except DatabaseAwayError:
+            raise
+        except Exception as error:
+            log.info("a batch is delivered one by one", extra={"fields": {"why": f"{type(error).__name__}: {error}"}})
+            return None
+        self._deliveries.count(envelopes)
+        return len(batch)
+
     async def publish(self, batch: Sequence[Due], mark: Mark, until: float) -> dict[str, str]:
         """As the port says."""
-        wary = {due.envelope.key for due in batch if due.attempts or not self._plain(due)}
-        easy = [due.envelope for due in batch if due.envelope.key not in wary]
-        if easy:
-            try:
-                async with self._database.writing() as connection:
-                    await self._deliveries.together(connection, easy)
-                    await mark(connection, easy)
-                self._deliveries.count(easy)
-            except DatabaseAwayError:
-                raise
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}"
-                log.info("a batch is delivered one by one", extra={"fields": {"events": len(easy), "why": why}})
-                wary |= {envelope.key for envelope in easy}
         lanes: dict[str, list[Due]] = {}
         for due in batch:
-            if due.envelope.key in wary:
-                lanes.setdefault(due.envelope.key, []).append(due)
+            lanes.setdefault(due.envelope.key, []).append(due)
         failed: dict[str, str] = {}
         room = asyncio.Semaphore(_MOST_LANES)
 

@@ -25,6 +25,7 @@ from serving.storage.outbox import Due, Envelope, Outbox
 BATCH = 200  # events claimed at once
 LEASE_S = 30.0  # a claim holds so long
 _LONGEST_PAUSE_S = 5.0
+_REST = 4.0  # after a batch that was not full, requests have the database for so many times as long as the batch took
 
 log = logging.getLogger("factotum.relay")
 
@@ -79,8 +80,11 @@ class Relay:
         while not self._stopping.is_set():
             self._woken.clear()
             try:
-                if await self.once():
+                began = time.monotonic()
+                if taken := await self.once():
                     pause = 0.0
+                    if taken < self._batch:
+                        await _either(self._stopping, min(self._settings.poll_ms / 1_000.0, _REST * (time.monotonic() - began)))
                     continue
                 pause, wait = 0.0, self._settings.poll_ms / 1_000.0
             except (DatabaseAwayError, BusAwayError) as error:
@@ -98,6 +102,9 @@ class Relay:
 
     async def once(self) -> int:
         """One batch; how many events were due. Raises DatabaseAwayError, BusAwayError."""
+        at_once = await self._publisher.at_once(self.outbox, self._batch)
+        if at_once is not None:
+            return at_once
         batch, claimed = await self.outbox.claim(self._batch, int(self._lease_s * 1e6))
         if not batch:
             return 0

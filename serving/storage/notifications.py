@@ -65,12 +65,20 @@ class Notifications:
         who = columns.account == account if account is not None else columns.role.in_(roles)
         return list((await connection.execute(sa.select(columns.account).where(who, columns.status == "active"))).scalars())
 
-    async def touch(self, connection: AsyncConnection, domain: str, user: str, at: int) -> None:
-        """Within a transaction: the account that a domain's user is linked to was active at a moment; nothing where there is none."""
+    async def touch(self, connection: AsyncConnection, active: Mapping[tuple[str, str], int]) -> None:
+        """Within a transaction: (domain, user) -> when they were active. Changes the accounts that these are linked to; most have none."""
+        if not active:
+            return
         links, columns = self._database.tables.links.c, self._accounts.c
-        account = sa.select(links.account).where(links.domain == domain, links.user == user).scalar_subquery()
-        statement = sa.update(self._accounts).where(columns.account == account, columns.last_activity < at - _COARSE_US)
-        await connection.execute(statement.values(last_activity=at))
+        for start in range(0, len(active), _CHUNK):
+            some = sorted(active)[start : start + _CHUNK]
+            query = sa.select(links.domain, links.user, links.account).where(sa.tuple_(links.domain, links.user).in_(some))
+            latest: dict[str, int] = {}
+            for row in (await connection.execute(query)).all():
+                latest[row.account] = max(latest.get(row.account, 0), active[row.domain, row.user])
+            for account, at in sorted(latest.items()):  # in one order, so that two transactions never wait for each other
+                statement = sa.update(self._accounts).where(columns.account == account, columns.last_activity < at - _COARSE_US)
+                await connection.execute(statement.values(last_activity=at))
 
     async def page(self, account: str, most: int, before: tuple[int, str] | None, unread: bool) -> list[Notification]:
         """Newest first, older than a place. Raises DatabaseAwayError."""

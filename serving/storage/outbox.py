@@ -136,33 +136,46 @@ class Outbox:
         Of a key the oldest rows without a gap are taken, or none. On PostgreSQL rows that another relay has locked are skipped, and
         with them everything behind them of the same key; on SQLite there is one writer.
         """
-        box, now = self._outbox.c, now_us()
-        busy = sa.select(box.key).where(self._mine, box.due_at > now)
-        due = sa.select(box.key).where(self._mine, box.due_at <= now, box.key.not_in(busy)).order_by(box.due_at).limit(most)
-        async with self._database.reading() as connection:  # on SQLite readers wait for nobody: an empty round costs no lock
-            if (await connection.execute(due.limit(1))).first() is None:
-                return [], now
+        if not await self.some_due():
+            return [], now_us()
         async with self._database.writing() as connection:
-            keys = list(dict.fromkeys((await connection.execute(due)).scalars()))
-            oldest = sa.select(*self._columns).where(self._mine, box.key.in_(keys)).order_by(box.occurred_at, box.event_id).limit(most)
-            free: set[str] | None = None
-            if not self._database.lite:
-                locked = oldest.with_only_columns(box.event_id).with_for_update(skip_locked=True)
-                free = set((await connection.execute(locked)).scalars())
-            rows = (await connection.execute(oldest)).all()
-            taken: list[Due] = []
-            for _, of_key in groupby(sorted(rows, key=lambda row: row.key), key=lambda row: row.key):
-                for row in of_key:  # sorting is stable: oldest first
-                    if row.due_at > now or (free is not None and row.event_id not in free):
-                        break
-                    envelope = Envelope(row.type, row.key, orjson.loads(row.payload), row.event_id, row.occurred_at, row.version)
-                    taken.append(Due(envelope, row.attempts))
-            taken.sort(key=lambda one: (one.envelope.occurred_at, one.envelope.event_id))
+            taken = await self.due(connection, most)
             until = now_us() + lease_us
             if taken:
                 mine = [one.envelope.event_id for one in taken]
-                await connection.execute(sa.update(self._outbox).where(box.event_id.in_(mine)).values(due_at=until))
+                await connection.execute(sa.update(self._outbox).where(self._outbox.c.event_id.in_(mine)).values(due_at=until))
         return taken, until
+
+    def _due_keys(self, now: int, most: int) -> sa.Select[tuple[str]]:
+        """Of what is due, except where something of the same key is in somebody's hands or waits for its next attempt."""
+        box = self._outbox.c
+        busy = sa.select(box.key).where(self._mine, box.due_at > now)
+        return sa.select(box.key).where(self._mine, box.due_at <= now, box.key.not_in(busy)).order_by(box.due_at).limit(most)
+
+    async def some_due(self) -> bool:
+        """On SQLite readers wait for nobody: an empty round costs no lock. Raises DatabaseAwayError."""
+        async with self._database.reading() as connection:
+            return (await connection.execute(self._due_keys(now_us(), 1))).first() is not None
+
+    async def due(self, connection: AsyncConnection, most: int) -> list[Due]:
+        """Within a transaction, which holds them until its end: what `claim` takes. Who marks them as delivered in it needs no claim."""
+        box, now = self._outbox.c, now_us()
+        keys = list(dict.fromkeys((await connection.execute(self._due_keys(now, most))).scalars()))
+        oldest = sa.select(*self._columns).where(self._mine, box.key.in_(keys)).order_by(box.occurred_at, box.event_id).limit(most)
+        free: set[str] | None = None
+        if not self._database.lite:
+            locked = oldest.with_only_columns(box.event_id).with_for_update(skip_locked=True)
+            free = set((await connection.execute(locked)).scalars())
+        rows = (await connection.execute(oldest)).all()
+        taken: list[Due] = []
+        for _, of_key in groupby(sorted(rows, key=lambda row: row.key), key=lambda row: row.key):
+            for row in of_key:  # sorting is stable: oldest first
+                if row.due_at > now or (free is not None and row.event_id not in free):
+                    break
+                envelope = Envelope(row.type, row.key, orjson.loads(row.payload), row.event_id, row.occurred_at, row.version)
+                taken.append(Due(envelope, row.attempts))
+        taken.sort(key=lambda one: (one.envelope.occurred_at, one.envelope.event_id))
+        return taken
 
     async def delivered(self, connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
         """Within a transaction: they need not be handed on again. Private ones lose their payload."""

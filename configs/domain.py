@@ -252,10 +252,14 @@ class SasrecModel(Word):
 
 
 class NeighboursModel(Word):
+    """Items taken by the same people; `following`: taken by them within `reach` places after (needs an order)."""
+
     model: Literal["neighbours"]
     neighbours: Annotated[int, Field(ge=1, le=1000)] = 100
-    similarity: Literal["cosine", "tfidf", "bm25"] = "cosine"
+    similarity: Literal["cosine", "tfidf", "bm25", "following"] = "cosine"
+    reach: Annotated[int, Field(ge=1, le=50)] = 3
     history: Count = 50
+    fade: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # an item n places before the last weighs fade ** n
 
 
 class ClustersModel(Word):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.domain import NeighboursModel
-from tests.worlds import World, checkerboard, world
+from tests.worlds import World, checkerboard, cycle, world
 from training.candidates import neighbours
 from training.candidates.neighbours import Neighbours
 
@@ -63,3 +63,32 @@ def test_only_the_last_of_the_history_is_read() -> None:
     model = learnt(place, history=2)
     scores = model.scores([place.person([1, 3, 5, 2, 4]), place.person([2, 4])], place.now)
     np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def test_what_follows_is_found_by_order_alone() -> None:
+    place = cycle(items=12, length=8)
+    model = learnt(place, similarity="following", reach=2, history=1)
+    scores = model.scores([place.person([3, 4, 5])], place.now)[0]
+    assert np.argsort(-scores)[:2].tolist() == [6, 7]  # the next one, then the one after it
+    plain = learnt(place).scores([place.person([3, 4, 5])], place.now)[0]
+    assert plain[6] == pytest.approx(plain[2], rel=0.2)  # who does not look at the order cannot tell before from after
+
+
+def test_following_by_hand() -> None:
+    place = world(["A"] * 4, [[0, 1, 2], [0, 1], [3, 0]])
+    near = learnt(place, similarity="following", reach=2).similar(0)
+    np.testing.assert_allclose(near[1:3], [2 / np.sqrt(3 * 2), 0.5 / np.sqrt(3 * 1)], rtol=1e-6)
+    assert np.isneginf(near[[0, 3]]).all()
+
+
+def test_following_is_refused_without_an_order() -> None:
+    with pytest.raises(ValueError, match="needs events in order"):
+        learnt(checkerboard(ordered=False), similarity="following")
+
+
+def test_older_items_fade() -> None:
+    place = world(["A"] * 4, [[0, 1], [0, 1], [2, 3], [2, 3]])
+    model = learnt(place, fade=0.5)
+    scores = model.scores([place.person([0, 2])], place.now)[0]
+    assert scores[1] == pytest.approx(scores[3] / 2)
+    assert scores[1] > 0

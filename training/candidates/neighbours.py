@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from configs.domain import NeighboursModel
-from features.state import UserState
+from features.state import Histories, UserState, positive
 from training import folder
 from training.contract import Evidence, Progress, TrainingData
 from training.interactions import recent, taken
@@ -21,8 +21,8 @@ BM25_K1, BM25_B = 1.2, 0.75  # Robertson's usual constants
 
 
 class Neighbours:
-    """Score = sum over the person's last `history` items of strength times similarity, over the `neighbours` items most
-    like each of them; -inf for an item that is near none."""
+    """Score = sum over the person's last `history` items of strength times similarity (times `fade` for each place further back),
+    over the `neighbours` items most like each of them; -inf for an item that is near none."""
 
     def __init__(self, config: NeighboursModel) -> None:
         self.config = config
@@ -30,14 +30,19 @@ class Neighbours:
         self._values = np.empty((0, 0), dtype=np.float32)  # (m, k) how like, 0 beyond the last
 
     def fit(self, data: TrainingData, progress: Progress | None = None) -> None:
-        matrix = _weighted(taken(data.histories, len(data.catalogue)), self.config.similarity)
-        m = matrix.shape[1]
+        """Raises ValueError if there is nothing to learn from, or for `following` without an order."""
+        m = len(data.catalogue)
+        if self.config.similarity == "following":
+            by_item, matrix = _followers(data.histories, m, self.config.reach), None
+        else:
+            matrix = _weighted(taken(data.histories, m), self.config.similarity)
+            by_item = matrix.T.tocsr()
         k = min(self.config.neighbours, max(1, m - 1))
-        by_item = matrix.T.tocsr()
         self._rows, self._values = np.zeros((m, k), dtype=np.int32), np.zeros((m, k), dtype=np.float32)
         step = max(1, BLOCK_BYTES // (8 * m))
         for start in range(0, m, step):
-            block = np.asarray((by_item[start : start + step] @ matrix).todense(), dtype=np.float32)
+            part = by_item[start : start + step]
+            block = np.asarray((part if matrix is None else part @ matrix).todense(), dtype=np.float32)
             block[np.arange(len(block)), np.arange(start, start + len(block))] = 0.0
             best = np.argsort(-block, axis=1, kind="stable")[:, :k] if k * 4 > m else _largest(block, k)
             self._rows[start : start + step] = best
@@ -49,15 +54,22 @@ class Neighbours:
         m = len(self._rows)
         table = np.empty((len(states), m), dtype=np.float32)
         for row, state in enumerate(states):
-            rows, weights = recent(state, m, self.config.history)
+            rows, weights = self._own(state)
             added = (self._values[rows] * weights[:, None]).ravel()
             table[row] = np.bincount(self._rows[rows].ravel(), weights=added, minlength=m)
         table[table == 0.0] = -np.inf
         return table
 
+    def _own(self, state: UserState) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The person's items that count, oldest first, and how much."""
+        rows, weights = recent(state, len(self._rows), self.config.history)
+        if self.config.fade < 1.0:
+            weights = weights * np.float32(self.config.fade) ** np.arange(len(rows) - 1, -1, -1, dtype=np.float32)
+        return rows, weights
+
     def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:
         """The person's item that adds most; `value` is what it adds."""
-        rows, weights = recent(state, len(self._rows), self.config.history)
+        rows, weights = self._own(state)
         if not len(rows):
             return [None] * len(items)
         near, values = self._rows[rows], self._values[rows] * weights[:, None]
@@ -107,6 +119,25 @@ def _weighted(matrix: Any, similarity: str) -> Any:
         weighted.data = (weighted.data * np.repeat(rarity, sizes)).astype(np.float32)
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=0)).ravel())
     return (weighted @ sparse.diags(1.0 / np.maximum(lengths, 1e-12))).tocsr().astype(np.float32)
+
+
+def _followers(histories: Histories, items: int, reach: int) -> Any:
+    """(items, items) scipy CSR float32: how often column follows row, each time counted 1 / distance in places, over the square
+    root of how often both were taken. Raises ValueError without an order, or if nothing was taken."""
+    if not histories.ordered:
+        raise ValueError("neighbours: `similarity: following` needs events in order")
+    folded = histories.folded
+    mask = positive(folded)
+    if not mask.any():
+        raise ValueError("no event says that anybody took an item: there is nothing to learn from")
+    users, rows = folded.users[mask], folded.items[mask]
+    counted = sparse.csr_matrix((items, items), dtype=np.float32)
+    for distance in range(1, reach + 1):
+        same = users[distance:] == users[:-distance]
+        before, after = rows[:-distance][same], rows[distance:][same]
+        counted += sparse.csr_matrix((np.full(len(before), 1.0 / distance, dtype=np.float32), (before, after)), shape=(items, items))
+    scale = sparse.diags(1.0 / np.sqrt(np.maximum(np.bincount(rows, minlength=items), 1)))
+    return (scale @ counted @ scale).tocsr().astype(np.float32)
 
 
 def _largest(block: NDArray[np.float32], k: int) -> NDArray[np.int64]:

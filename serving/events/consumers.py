@@ -8,10 +8,12 @@ effect, then `done`. Who finds `begun` does not know how it ended and never does
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.metrics import Metrics
@@ -21,6 +23,7 @@ from serving.storage.inbox import Inbox
 from serving.storage.outbox import Envelope, encode
 
 _KEEP_TRYING_S = (0.1, 0.3, 1.0, 3.0, 5.0, 5.0)  # pauses before `done` is given up: what was done shall not look unfinished
+_MOST_KEPT = 10_000  # bytes of a message that nobody can read
 UNKNOWN_END = "it was begun and its end is not known: it may have been done. Look before you replay it"
 
 log = logging.getLogger("factotum.events")
@@ -189,10 +192,12 @@ class Deliveries:
         log.error("a dead letter", extra={"fields": fields})
 
     async def unreadable(self, place: str, raw: bytes, error: str) -> None:
-        """A message that is no envelope; `place` names it once and for all. Raises DatabaseAwayError."""
+        """A message that is no envelope; `place` names it once and for all. Kept as JSON of its first bytes in base64. Raises
+        DatabaseAwayError."""
+        kept = orjson.dumps({"bytes": len(raw), "base64": base64.b64encode(raw[:_MOST_KEPT]).decode()})
         async with self._database.writing() as connection:
             if await self._inbox.take(connection, [(UNREADABLE, place)], "dead"):
-                await self._letters.add(connection, UNREADABLE, place, raw[:10_000].replace(b"\0", b"\\0"), error, 1)
+                await self._letters.add(connection, UNREADABLE, place, kept, error, 1)
         self._metrics.delivered.labels(UNREADABLE, "dead").inc()
         log.error("a message that is no event", extra={"fields": {"place": place, "why": error}})
 

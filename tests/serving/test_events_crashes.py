@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -68,7 +69,7 @@ def child(database: Database, bus: Any, brokers: str) -> subprocess.Popen[bytes]
     return process
 
 
-@pytest.fixture(params=["process", "kafka"])
+@pytest.fixture(params=["process", pytest.param("kafka", marks=pytest.mark.slow)])
 def bus(request: pytest.FixtureRequest) -> tuple[Any, str]:
     return words(request.param), request.getfixturevalue("kafka").brokers if request.param == "kafka" else ""
 
@@ -152,6 +153,7 @@ async def test_rubbish_in_the_topic_becomes_a_dead_letter_and_holds_up_nothing(d
     for letter in await letters.page(5):
         assert (letter.consumer, letter.envelope) == (UNREADABLE, None)
         assert letter.event_id.startswith(f"{bus.prefix}.events-")
+        assert set(orjson.loads(letter.raw)) == {"bytes", "base64"}
 
 
 async def test_an_event_that_the_broker_cannot_take_is_a_dead_letter_for_all(database: Database, kafka: MockKafka) -> None:

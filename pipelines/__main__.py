@@ -260,7 +260,8 @@ def _serve(session: Session, names: list[str]) -> None:
 
 @application.command()
 def audit(
-    person: Annotated[str | None, typer.Option(help="an account's id, or a domain's user id; only its hash is searched for")] = None,
+    person: Annotated[str | None, typer.Option(help="who called: an account's id or a domain's user id; its hash is searched for")] = None,
+    about: Annotated[str | None, typer.Option(help="who was asked about: the same")] = None,
     since: Annotated[str | None, typer.Option(help="from this moment on: 2026-01-31 or 2026-01-31T20:15:00Z")] = None,
     until: Annotated[str | None, typer.Option(help="up to this moment")] = None,
     event: Annotated[str | None, typer.Option(help="READ, CREATE, UPDATE, DELETE, LOGIN, REFUSED or ERROR")] = None,
@@ -275,7 +276,7 @@ def audit(
     from pipelines.audit import Wanted, search, table
 
     session = _session(home, deployment, True, as_json)
-    found = search(session.home, session.deployment, Wanted(person, since, until, event, endpoint, status, most))
+    found = search(session.home, session.deployment, Wanted(person, about, since, until, event, endpoint, status, most))
     session.tell({"entries": found}, lambda: table(found))
 
 

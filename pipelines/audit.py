@@ -10,8 +10,8 @@ from typing import Any
 
 from configs.deployment import Deployment
 from serving.access.secrets import Secrets
-from serving.audit import EVENT_TYPES, Audit
-from serving.logs import person, use_key
+from serving.audit import EVENT_TYPES, Audit, hashes_of
+from serving.logs import use_key
 from serving.metrics import Metrics
 from serving.storage.audit import AuditQuery
 from serving.storage.database import Database, address
@@ -22,10 +22,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is searched for; None: anything. `person`: an account's id or a domain's user id. Moments as ISO 8601; without an offset
-    they are UTC. `most`: entries at most."""
+    """What is searched for; None: anything. `person` called, `about` was asked about: an account's id or a domain's user id each.
+    Moments as ISO 8601; without an offset they are UTC. `most`: entries at most."""
 
     person: str | None = None
+    about: str | None = None
     since: str | None = None
     until: str | None = None
     event_type: str | None = None
@@ -41,7 +42,8 @@ def search(home: Path, deployment: Deployment, wanted: Wanted) -> list[dict[str,
         raise ValueError(f"event type {wanted.event_type!r}: allowed are {', '.join(EVENT_TYPES)}")
     use_key(Secrets.from_environment(home, deployment.environment).person)
     query = AuditQuery(
-        person=None if wanted.person is None else person(wanted.person),
+        people=None if wanted.person is None else hashes_of(wanted.person),
+        about=None if wanted.about is None else hashes_of(wanted.about),
         since=_us(wanted.since),
         until=_us(wanted.until),
         event_type=wanted.event_type,
@@ -83,12 +85,11 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
     """One line an entry, for a terminal."""
     if not entries:
         return ["nothing was found"]
-    lines = [f"{'at':26} {'event':8} {'person':13} {'caller':10} {'status':>6} {'ms':>9}  request"]
+    lines = [f"{'at':26} {'event':8} {'person':13} {'caller':10} {'about':13} {'status':>6} {'ms':>9}  request"]
     for entry in entries:
         at = entry["at"].partition("+")[0]
         who = entry["person"] or "-"
         what = f"{entry['method']} {entry['endpoint']}"
-        lines.append(
-            f"{at:26} {entry['event_type']:8} {who:13} {entry['caller']:10} {entry['response_status']:6d} {entry['ms']:9.1f}  {what}"
-        )
+        about, status, ms = entry["about"] or "-", entry["response_status"], entry["ms"]
+        lines.append(f"{at:26} {entry['event_type']:8} {who:13} {entry['caller']:10} {about:13} {status:6d} {ms:9.1f}  {what}")
     return lines

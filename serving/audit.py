@@ -22,6 +22,11 @@ _BY_METHOD: dict[str, EventType] = {"POST": "CREATE", "PUT": "UPDATE", "PATCH": 
 _ENDPOINT = 200  # characters
 
 
+def hashes_of(name: str) -> tuple[str, ...]:
+    """What stands in the audit for an account or a domain's user, and for the user that an account has where it named none."""
+    return person(name), person(f"a-{name}")
+
+
 def event_type(method: str, status: int, question: bool = False, login: bool = False) -> EventType:
     """question: a POST that only asks. login: a request by which somebody comes in."""
     if status >= 500:
@@ -62,9 +67,11 @@ class Audit:
         caller: Caller = NOBODY,
         user: str | None = None,
     ) -> None:
-        """One request. It is entered under its caller's account, or else under `user`, whom it asked about."""
-        who = caller.name if caller.kind == "account" else user
+        """One request, under its caller's account. `user`, whom it asked about, stands beside it, or in its place where nobody
+        called by name."""
+        who = caller.name if caller.kind == "account" else user if caller.kind == "anonymous" else None
         hashed = None if who is None else person(who)
+        about = person(user) if user is not None and caller.kind != "anonymous" else None
         entry = AuditEntry(
             secrets.token_hex(16),
             now_us(),
@@ -77,6 +84,7 @@ class Audit:
             status,
             request_id,
             round(ms, 3),
+            about,
         )
         self._spool.put(entry.entry, entry)
 

@@ -14,8 +14,7 @@ from serving.api import answers, documents, permits
 from serving.api.bodies import Body, Word, read
 from serving.api.credentials import moment
 from serving.api.problems import Fault, Problem
-from serving.audit import MOST, EventType
-from serving.logs import person
+from serving.audit import MOST, EventType, hashes_of
 from serving.service import Service
 from serving.storage.accounts import Account
 from serving.storage.api_keys import ApiKey
@@ -46,11 +45,13 @@ Handle = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
 
 
 class AuditAsked(BaseModel):
-    """`person`: an account's id or a domain's user id; only its hash is searched for. `since` is within, `until` is not."""
+    """`person` called, `about` was asked about: an account's id or a domain's user id each; only its hash is searched for. `since` is
+    within, `until` is not."""
 
     model_config = ConfigDict(extra="forbid")
 
     person: Annotated[str, Query(min_length=1, max_length=200)] | None = None
+    about: Annotated[str, Query(min_length=1, max_length=200)] | None = None
     since: Moment | None = None
     until: Moment | None = None
     event_type: EventType | None = None
@@ -101,6 +102,7 @@ class AuditShown(BaseModel):
     at: str
     event_type: str
     person: str | None
+    about: str | None
     caller: str
     service_name: str
     method: str
@@ -172,7 +174,8 @@ def router(service: Service) -> APIRouter:
         """Who did what, newest first. Needs the scope audit:read."""
         permits.need(request, "audit:read")
         query = AuditQuery(
-            person=None if asked.person is None else person(asked.person),
+            people=None if asked.person is None else hashes_of(asked.person),
+            about=None if asked.about is None else hashes_of(asked.about),
             since=None if asked.since is None else _us(asked.since),
             until=None if asked.until is None else _us(asked.until),
             event_type=asked.event_type,
@@ -251,9 +254,14 @@ def router(service: Service) -> APIRouter:
     async def analytics(view: View, asked: Annotated[ViewAsked, Query()], request: Request) -> Response:
         """Figures by day, which name nobody. Needs the scope analytics:read, which analysts and administrators have."""
         permits.need(request, "analytics:read")
-        page = await views.rows(view, asked.since, asked.until, asked.offset, asked.size)
-        said = {"view": view, "columns": page.columns, "rows": page.rows, "more": page.more}
-        return answers.json({**said, "refreshed": None if page.refreshed is None else moment(page.refreshed)})
+        made = await views.refreshed(view)  # part of the key: whoever refreshes a view, its old pages are never found again
+
+        async def page() -> dict[str, object]:
+            found = await views.rows(view, asked.since, asked.until, asked.offset, asked.size)
+            refreshed = None if found.refreshed is None else moment(found.refreshed)
+            return {"view": view, "columns": found.columns, "rows": found.rows, "more": found.more, "refreshed": refreshed}
+
+        return answers.json(await service.levels.get("view", f"{view} {made} {asked.model_dump_json()}", page))
 
     return routes
 
@@ -273,6 +281,7 @@ def _entry(entry: AuditEntry) -> dict[str, Any]:
         "at": moment(entry.at),
         "event_type": entry.event_type,
         "person": entry.person,
+        "about": entry.about,
         "caller": entry.caller,
         "service_name": entry.service_name,
         "method": entry.method,

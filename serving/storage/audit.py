@@ -12,7 +12,8 @@ from serving.storage.database import Database
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One request. `at`: microseconds UTC; `person`: a keyed hash; `endpoint`: the route's template, never the address."""
+    """One request. `at`: microseconds UTC; `person`: a keyed hash of who called, `about` of whom they asked about; `endpoint`: the
+    route's template, never the address."""
 
     entry: str
     at: int
@@ -25,6 +26,7 @@ class AuditEntry:
     response_status: int
     request_id: str
     ms: float
+    about: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class AuditQuery:
     """What is searched for; None: anything. `since` is within, `until` is not (microseconds UTC). `after`: the last entry of the page
     before, as (at, entry)."""
 
-    person: str | None = None
+    people: tuple[str, ...] | None = None  # hashes of who called
+    about: tuple[str, ...] | None = None  # of who was asked about
     since: int | None = None
     until: int | None = None
     event_type: str | None = None
@@ -61,13 +64,15 @@ class AuditRows:
         log = self._log.c
         wanted: list[sa.ColumnElement[bool]] = []
         for column, value in (
-            (log.person, query.person),
             (log.event_type, query.event_type),
             (log.endpoint, query.endpoint),
             (log.response_status, query.status),
         ):
             if value is not None:
                 wanted.append(column == value)
+        for column, names in ((log.person, query.people), (log.about, query.about)):
+            if names is not None:
+                wanted.append(column.in_(names))
         if query.since is not None:
             wanted.append(log.at >= query.since)
         if query.until is not None:

@@ -89,7 +89,7 @@ class PersonRows:
             if condition is None or not held.shown:
                 continue
             key = list(table.primary_key.columns)
-            hidden = {*held.hidden, "person"} if held.by == "person" else set(held.hidden)
+            hidden = {*held.hidden, "person", "about"} if held.by == "person" else set(held.hidden)
             place: list[object] | None = None
             while True:
                 query = sa.select(table).where(condition).order_by(*key).limit(PAGE)
@@ -115,10 +115,13 @@ class PersonRows:
             condition = _condition(table, held, person)
             if condition is None:
                 continue
-            statement: sa.Update | sa.Delete = sa.delete(table).where(condition)
             if held.by == "person":
-                statement = sa.update(table).where(condition).values(person=None)
-            touched[called(table)] = (await connection.execute(statement)).rowcount
+                touched[called(table)] = 0
+                for column in (table.c.person, table.c.about):
+                    named = sa.update(table).where(column.in_(person.hashes)).values({column.name: None})
+                    touched[called(table)] += (await connection.execute(named)).rowcount
+                continue
+            touched[called(table)] = (await connection.execute(sa.delete(table).where(condition))).rowcount
         return touched
 
     async def _silence(self, connection: AsyncConnection, table: sa.Table, person: Person) -> int:
@@ -184,7 +187,7 @@ def _condition(table: sa.Table, held: Held, person: Person) -> sa.ColumnElement[
             theirs = [sa.and_(table.c.domain == domain, table.c.user == user) for domain, user in person.users]
             return sa.or_(*theirs) if theirs else None
         case "person":
-            return table.c.person.in_(person.hashes) if person.hashes else None
+            return sa.or_(table.c.person.in_(person.hashes), table.c.about.in_(person.hashes)) if person.hashes else None
         case "told" | "nobody":
             return None
 

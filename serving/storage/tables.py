@@ -267,6 +267,7 @@ class Tables:
             sa.Column("at", sa.BigInteger, nullable=False),
             sa.Column("event_type", sa.String(20), nullable=False),  # READ, CREATE, UPDATE, DELETE, LOGIN, REFUSED, ERROR
             sa.Column("person", sa.String(HASH)),
+            sa.Column("about", sa.String(HASH)),  # whom a caller with an account or a key asked about, hashed alike
             sa.Column("caller", sa.String(20), nullable=False),  # anonymous, account, key
             sa.Column("service_name", sa.String(40), nullable=False),
             sa.Column("method", sa.String(10), nullable=False),
@@ -274,7 +275,7 @@ class Tables:
             sa.Column("response_status", sa.Integer, nullable=False),
             sa.Column("request_id", sa.String(64), nullable=False),
             sa.Column("ms", sa.Float, nullable=False),
-            indices=[("by_at", "at"), ("by_person", "person", "at")],
+            indices=[("by_at", "at"), ("by_person", "person", "at"), ("by_about", "about", "at")],
         )
         self.metrics = self._table(
             "system",

@@ -109,6 +109,15 @@ class Views:
             counts[view.name] = await (self._refill(view) if self._database.lite else self._refresh(view))
         return counts
 
+    async def refreshed(self, name: str) -> int | None:
+        """When a view was last made, microseconds UTC; None: never. Raises KeyError, DatabaseAwayError."""
+        metrics = self._database.tables.metrics.c
+        async with self._database.reading() as connection:
+            found: int | None = await connection.scalar(
+                sa.select(metrics.metric_timestamp).where(metrics.metric == _mark(VIEWS[name]))
+            )
+        return found
+
     async def rows(self, name: str, since: date | None = None, until: date | None = None, offset: int = 0, size: int = 100) -> ViewPage:
         """A page of a view: since <= day (or week's Monday) < until. Raises KeyError for a view that is not there, DatabaseAwayError."""
         view = VIEWS[name]

@@ -115,7 +115,7 @@ def kafka() -> Iterator[MockKafka]:
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """Each test that asks for it runs on both databases, empty."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'events.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres").url
-    made = Database(url, wait_s=1.0)
+    made = Database(url, wait_s=5.0)  # a busy machine is not a database that is away
     await empty(made)
     yield made
     await made.close()

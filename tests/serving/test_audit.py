@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.access.identity import Caller
-from serving.audit import Audit, event_type
+from serving.audit import Audit, event_type, hashes_of
 from serving.logs import person
 from serving.metrics import Metrics
 from serving.storage.audit import AuditEntry, AuditQuery, AuditRows
@@ -29,7 +29,7 @@ async def test_entries_are_found_by_what_they_say_newest_first(database: Databas
     expected = sorted(entries, key=lambda one: (one.at, one.entry), reverse=True)
     assert await rows.search(AuditQuery(size=100)) == expected
     assert [one.event_type for one in await rows.search(AuditQuery(endpoint="/v1/auth/login"))] == ["LOGIN"]
-    assert await rows.search(AuditQuery(person="p1", status=201)) == [
+    assert await rows.search(AuditQuery(people=("p1",), status=201)) == [
         one for one in expected if one.person == "p1" and one.response_status == 201
     ]
     assert {one.at for one in await rows.search(AuditQuery(since=1_001, until=1_003))} == {1_001, 1_002}
@@ -50,10 +50,12 @@ async def test_a_request_becomes_an_entry_without_a_name(database: Database, tmp
     await until(lambda: metrics.registry.get_sample_value("factotum_audit_written_total") == 2)
     await audit.stop(1.0)
     found = await audit.search(AuditQuery())
-    assert {(one.person, one.caller, one.endpoint, one.ms) for one in found} == {
-        (person("f" * 32), "account", "/v1/me", 3.142),
-        (person("asked about"), "anonymous", "/v1/{domain}/users/{user_id}", 1.0),
+    assert {(one.person, one.about, one.caller, one.endpoint, one.ms) for one in found} == {
+        (person("f" * 32), person("asked about"), "account", "/v1/me", 3.142),
+        (person("asked about"), None, "anonymous", "/v1/{domain}/users/{user_id}", 1.0),
     }
+    assert [one.request_id for one in await audit.search(AuditQuery(about=hashes_of("asked about")))] == ["r1"]
+    assert [one.request_id for one in await audit.search(AuditQuery(people=hashes_of("asked about")))] == ["r2"]
 
 
 async def test_what_could_not_be_written_is_written_by_the_next_process(tmp_path: Path) -> None:

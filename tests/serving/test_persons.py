@@ -64,7 +64,8 @@ async def _fill(database: Database, account: str, session: str, user: str) -> li
     async with database.writing() as connection:
         for n, table in enumerate(database.tables.metadata.sorted_tables, start=1_000):
             held = HELD[called(table)]  # a table that is not named there fails here: say whose rows it has
-            ids = {"account": account, "session": session, "user": user, "domain": "anime", "person": person(account)}
+            ids = {"account": account, "session": session, "user": user, "domain": "anime"}
+            ids |= {"person": person(account), "about": person(account)}
             if held.by in ("told", "nobody") or called(table) in ("users_accounts", "users_sessions", "users_links"):
                 continue
             await connection.execute(sa.insert(table).values({c.name: _value(c, ids, n) for c in table.columns}))

@@ -302,7 +302,7 @@ async def test_the_hot_queries_use_an_index(database: Database, monkeypatch: pyt
     sa.event.listen(database._engine.sync_engine, "before_cursor_execute", note)
     assert [page async for page in Interactions(database).events_since("d", now)] == []
     await Slates(database).find("d", "s")
-    await AuditRows(database).search(AuditQuery(person="p"))
+    await AuditRows(database).search(AuditQuery(people=("p",)))
     async with database.reading() as connection:
         await connection.execute(sa.select(tables.events).where(tables.events.c.domain == "d", tables.events.c.user == "u"))
     sa.event.remove(database._engine.sync_engine, "before_cursor_execute", note)

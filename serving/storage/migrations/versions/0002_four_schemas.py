@@ -284,6 +284,7 @@ def _system(form: Form) -> None:
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("event_type", sa.String(20), nullable=False),
         sa.Column("person", sa.String(64)),
+        sa.Column("about", sa.String(64)),
         sa.Column("caller", sa.String(20), nullable=False),
         sa.Column("service_name", sa.String(40), nullable=False),
         sa.Column("method", sa.String(10), nullable=False),
@@ -294,6 +295,7 @@ def _system(form: Form) -> None:
         indices={
             "by_at": ("at",),
             "by_person": ("person", "at"),
+            "by_about": ("about", "at"),
         },
     )
     form.table(

@@ -31,6 +31,7 @@ WINDOW_S = 60.0
 FILE = "limits.db"
 _NAMES = 100_000  # that a process remembers; the one not seen for longest is forgotten first
 _REDIS_S = 1.0  # an answer of Redis is waited for so long: rather late than counted alone
+_SKEW_S = 0.1
 _LOCK_S = 5.0  # the file is waited for so long, in a thread
 _SWEEP_S = 30.0
 
@@ -178,24 +179,35 @@ class _CountFile:
         self._swept = clock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._connection = sqlite3.connect(path, timeout=_LOCK_S, isolation_level=None, check_same_thread=False)
-        for said in ("journal_mode=WAL", "synchronous=OFF"):  # counts of a minute need not survive the power
-            self._connection.execute(f"PRAGMA {said}")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS taken (name BLOB PRIMARY KEY, last REAL NOT NULL, moments BLOB NOT NULL) WITHOUT ROWID"
-        )
+        try:
+            if not self._locked(_LOCK_S):  # several that open a new file at once would find it locked by each other
+                raise OSError(f"{path}: the lock was not given in {_LOCK_S:g} s")
+            self._connection = sqlite3.connect(path, timeout=_LOCK_S, isolation_level=None, check_same_thread=False)
+            for said in ("journal_mode=WAL", "synchronous=OFF"):  # counts of a minute need not survive the power
+                self._connection.execute(f"PRAGMA {said}")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS taken (name BLOB PRIMARY KEY, last REAL NOT NULL, moments BLOB NOT NULL) WITHOUT ROWID"
+            )
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        except BaseException:
+            os.close(self._lock)
+            raise
 
-    def take(self, name: str, limit: int, wait_s: float) -> Verdict | None:
-        """None: the lock was not given in time."""
+    def _locked(self, wait_s: float) -> bool:
         until = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return True
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    return None
+                    return False
                 time.sleep(0.0002)
+
+    def take(self, name: str, limit: int, wait_s: float) -> Verdict | None:
+        """None: the lock was not given in time."""
+        if not self._locked(wait_s):
+            return None
         try:
             return self._taken(hashlib.blake2b(name.encode(), digest_size=16).digest(), limit)
         finally:
@@ -207,6 +219,8 @@ class _CountFile:
             now = self._clock()  # asked under the lock: moments are written in their order
             row = self._connection.execute("SELECT moments FROM taken WHERE name = ?", (name,)).fetchone()
             known = array("d", row[0] if row else b"")
+            if known and 0.0 < known[-1] - now < _SKEW_S:
+                now = known[-1]  # the clocks of two processors
             # those later than now are of before the clock was set back
             moments = known[bisect_right(known, now - self._window_s) : bisect_right(known, now)]
             verdict = _verdict(moments, limit, now, self._window_s)

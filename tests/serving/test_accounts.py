@@ -449,7 +449,7 @@ async def test_a_key_opens_until_it_is_revoked_anywhere(replica: Replica, other:
     key, raw = await replica.accounts.keys.create("robot", ["users:read", "recommend"], days=1)
     caller = await other.accounts.caller_of_key(raw)
     assert caller is not None
-    assert (caller.kind, caller.name, caller.scopes) == ("key", key.key, {"users:read", "recommend"})
+    assert (caller.kind, caller.name, caller.scopes) == ("key", key.key, frozenset({"users:read", "recommend"}))
     async with database.reading() as connection:
         row = (await connection.execute(sa.select(database.tables.api_keys))).one()
     assert raw not in str(row)

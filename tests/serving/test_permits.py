@@ -214,10 +214,11 @@ async def test_an_open_domain_answers_for_those_whom_nobody_owns(place: Place) -
 
 
 async def test_a_domain_that_wants_a_token_answers_nobody_without_one(place: Place) -> None:
-    ask, post = {"json": {}}, place.client.post
-    refused = await post("/v1/guarded/recommendations", **ask)
+    nothing: dict[str, object] = {}
+    post = place.client.post
+    refused = await post("/v1/guarded/recommendations", json=nothing)
     assert (refused.status_code, "Bearer" in refused.headers["www-authenticate"]) == (401, True)
-    own = (await post("/v1/guarded/recommendations", headers=place.victim.headers, **ask)).json()["slate"]
+    own = (await post("/v1/guarded/recommendations", headers=place.victim.headers, json=nothing)).json()["slate"]
     stored = (await place.client.get(f"/v1/guarded/slates/{own}", headers=place.victim.headers)).json()
     assert stored["user_id"] == place.victim.user  # who names nobody asks for themselves
     assert (await post("/v1/guarded/recommendations", headers=place.other.headers, json={"user_id": "1"})).status_code == 403

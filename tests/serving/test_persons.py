@@ -7,6 +7,7 @@ import datetime
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -70,9 +71,9 @@ async def _fill(database: Database, account: str, session: str, user: str) -> li
                 continue
             await connection.execute(sa.insert(table).values({c.name: _value(c, ids, n) for c in table.columns}))
             filled.append(called(table))
-        payload = {"domain": "anime", "user": user, "events": []}
-        several = {"domain": "anime", "events": [{"user": user, "n": 1}, {"user": "another", "n": 2}]}
-        elsewhere = {"domain": "shop", "user": user}
+        payload: dict[str, object] = {"domain": "anime", "user": user, "events": []}
+        several: dict[str, object] = {"domain": "anime", "events": [{"user": user, "n": 1}, {"user": "another", "n": 2}]}
+        elsewhere: dict[str, object] = {"domain": "shop", "user": user}
         await put(database, connection, [Envelope("t", account, {"account": account}), Envelope("t", user, payload)])
         await put(database, connection, [Envelope("t", "anime", several, "several"), Envelope("t", "shop", elsewhere, "elsewhere")])
         dead = database.tables.dead_letters
@@ -142,9 +143,9 @@ async def test_an_export_has_everything_and_an_erasure_leaves_nothing(replica: R
     assert again.account != entry.account
 
 
-async def _export(replica: Replica, account: str) -> dict[str, object]:
+async def _export(replica: Replica, account: str) -> dict[str, Any]:
     pieces = [piece async for piece in replica.accounts.export(account)]
-    document: dict[str, object] = orjson.loads(b"".join(pieces))
+    document: dict[str, Any] = orjson.loads(b"".join(pieces))
     return document
 
 
@@ -191,13 +192,13 @@ async def test_every_replica_forgets_the_person(home: Path, yaml_file: Path, qui
         domain, [StoredEvent("e1", known, item, kind, None, now_us()), StoredEvent("e2", known, "no such item", kind, None, 1)]
     )
     for service in (here, there):
-        await _until(lambda service=service: "e1" in service.standing(domain)._folded)  # type: ignore[misc]
+        await _until(lambda service=service: "e1" in service.standing(domain)._folded)
         assert known in service.standing(domain).people
     stale = StoredSlate("s1", domain, known, "v", "default", "m", (), "[]", "{}", "[]", now_us())
 
     await here.accounts.erase(entry.account)
     for service in (here, there):
-        await _until(lambda service=service: known not in service.standing(domain).people)  # type: ignore[misc]
+        await _until(lambda service=service: known not in service.standing(domain).people)
         assert service.standing(domain).people.state(known) is None
         assert [event for event in service.standing(domain)._waiting if event.user == known] == []
     there.slates.put(stale)  # it waited in a spool when the person was erased
@@ -209,7 +210,7 @@ async def test_every_replica_forgets_the_person(home: Path, yaml_file: Path, qui
     # the same id, used anew, is somebody of whom only the news is known
     await here.record(domain, [StoredEvent("e3", known, item, kind, None, now_us())])
     for service in (here, there):
-        await _until(lambda service=service: known in service.standing(domain).people)  # type: ignore[misc]
+        await _until(lambda service=service: known in service.standing(domain).people)
         state = service.standing(domain).people.state(known)
         assert state is not None
         assert len(state) == 1

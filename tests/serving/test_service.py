@@ -148,7 +148,8 @@ async def test_a_late_stamp_is_not_overlooked(home: Path, yaml_file: Path, runni
     service, _ = await started(Service(home, [str(yaml_file)], quick), running)
     await service.record("anime", [likes("a", "1001", "e1")])
     with sqlite3.connect(home / "factotum.db") as connection:
-        connection.execute("insert into recommendations_events values ('anime', 'late', 'b', '1002', 'like', null, ?, ?)", (now_us(), now_us() - 5_000_000))
+        late = "insert into recommendations_events values ('anime', 'late', 'b', '1002', 'like', null, ?, ?)"
+        connection.execute(late, (now_us(), now_us() - 5_000_000))
     await until(lambda: "b" in service.standing("anime").people)
 
 
@@ -302,8 +303,8 @@ async def test_while_the_database_is_away_answers_go_on_and_writes_are_refused(
     event = {"event_id": "e1", "user_id": "x", "item_id": "1001", "kind": "like"}
     key = await machine(service, "users:read")
     assert (await client.get("/v1/anime/users/x", headers=key)).status_code == 404  # from now on the key is known here
-    holder = sqlite3.connect(home / "factotum.db", isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
+    holder = sqlite3.connect(home / "factotum.db", isolation_level=None, check_same_thread=False)
+    await asyncio.to_thread(holder.execute, "BEGIN EXCLUSIVE")  # a thread: whoever writes at the moment needs this loop to finish
     refused = await client.post("/v1/anime/events", json=event)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.headers["content-type"] == "application/problem+json"

@@ -159,7 +159,7 @@ async def test_many_rows_are_exported_in_pages(replica: Replica, database: Datab
     for start in range(0, len(rows), 150):
         async with database.writing() as connection:
             await connection.execute(sa.insert(database.tables.events).values(rows[start : start + 150]))
-    exported = (await _export(replica, entry.account))["tables"]["recommendations_events"]  # type: ignore[index]
+    exported = (await _export(replica, entry.account))["tables"]["recommendations_events"]
     assert sorted(row["event_id"] for row in exported) == [row["event_id"] for row in rows]
 
 

@@ -87,8 +87,8 @@ class Database:
             return create_async_engine(
                 self._url,
                 hide_parameters=True,  # an error's text must not show what a row would have held
-                pool_size=5,
-                max_overflow=5,
+                pool_size=10,  # the relay, the spools and the followers hold some beside the requests
+                max_overflow=10,
                 pool_timeout=self._wait_s,
                 pool_pre_ping=True,
                 connect_args={"timeout": self._wait_s, "command_timeout": 2 * self._wait_s if limited else None},

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from serving.access.breakers import STATES, Breakers, OpenError, State
 from serving.access.breakers import Guard as Enter
+from serving.events.bus import BusAwayError
 from serving.metrics import Metrics
 from serving.storage.database import DatabaseAwayError, Guard
 from serving.storage.far import away
@@ -33,28 +34,34 @@ class BreakersShown:
         self._whole[name] = state == "closed"
 
 
-class _DatabaseGuard:
-    """The database's breaker in the database's own words: left alone is away."""
+class _Guarded:
+    """A breaker in the dependency's own words: left alone is away."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_away", "_call")
 
-    def __init__(self, enter: Enter) -> None:
-        self._call = enter()
+    def __init__(self, enter: Enter, away: Callable[[OpenError], Exception]) -> None:
+        self._call, self._away = enter(), away
 
     async def __aenter__(self) -> None:
         try:
             await self._call.__aenter__()
         except OpenError as error:
-            raise DatabaseAwayError(str(error), error.retry_after_s) from None
+            raise self._away(error) from None
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._call.__aexit__(kind, error, trace)
 
 
-def guard_of(breakers: Breakers) -> Guard:
-    """What a Database wants around its transactions."""
-    enter = breakers.of(DATABASE, (DatabaseAwayError,))
-    return lambda: _DatabaseGuard(enter)
+def guard_of(breakers: Breakers, longest_s: float | None = None) -> Guard:
+    """What a Database wants around its transactions. `longest_s`: as Breakers.of."""
+    enter = breakers.of(DATABASE, (DatabaseAwayError,), longest_s)
+    return lambda: _Guarded(enter, lambda error: DatabaseAwayError(str(error), error.retry_after_s))
+
+
+def bus_guard(breakers: Breakers) -> Guard:
+    """What stands around what the relay sends to a broker. Only the relay sends, and it pauses by itself: a second's rest is enough."""
+    enter = breakers.of("broker", (BusAwayError,), longest_s=1.0)
+    return lambda: _Guarded(enter, lambda error: BusAwayError(str(error)))
 
 
 def redis_guard(breakers: Breakers, name: str, url: str | None) -> Enter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from serving.metrics import Metrics, Noticeboard
 from serving.notifications import NotificationStreams
 from serving.ownership import Ownership
 from serving.recommender import Ask, LateError, LocalRecommender, Recommender, UnreachableError
-from serving.resilience import DATABASE, BreakersShown, Lookout, guard_of, redis_guard
+from serving.resilience import DATABASE, BreakersShown, Lookout, bus_guard, guard_of, redis_guard
 from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
@@ -67,6 +68,7 @@ def recommender_alone(home: Path, domains: Sequence[str], deployment: Deployment
     """What a replica that only recommends holds (layout `spread`): engines and people, followed through the database."""
     metrics = Metrics()
     database = Database(address(home, deployment.storage.url))
+    database.guard = guard_of(Breakers(deployment.breakers, BreakersShown(metrics)), longest_s=1.0)
     ownership = Ownership(database, Secrets.from_environment(home, deployment.environment), deployment, metrics)
     live = Live(home, domains_of(domains), deployment, database, metrics, ownership.erased)
     return LocalRecommender(live, metrics, owns_live=True)
@@ -124,6 +126,7 @@ class Service:
             self.secrets.kafka,
             outside_s=2 * deployment.mail.timeout_s,
             secret_s={MAIL: valid_s},
+            guard=bus_guard(self.breakers) if deployment.bus.kind == "kafka" else nullcontext,
         )
         self.notifications = Notifications(self.database)
         self.streams = NotificationStreams(self.database, deployment.bus.poll_ms / 1_000.0)

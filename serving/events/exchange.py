@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 
 from configs.deployment import Bus
 from serving.events.bus import Publisher, Subscription
@@ -24,7 +24,8 @@ _PRIVATE_BATCH = 16
 
 class Exchange:
     """`outside_s`: an effect outside the database may take so long. `secret_s`: consumer -> seconds after which the payloads of its dead
-    letters are wiped. `brokers`: of Kafka, used where settings.kind says so; ValueError where they are missing then."""
+    letters are wiped. `brokers`: of Kafka, used where settings.kind says so; ValueError where they are missing then. `guard`: a breaker
+    around what is sent to them."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Exchange:
         brokers: str | None = None,
         outside_s: float = 10.0,
         secret_s: Mapping[str, float] | None = None,
+        guard: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
         self._deliveries = Deliveries(database, consumers, settings.attempts, metrics)
         self._metrics = metrics
@@ -49,7 +51,7 @@ class Exchange:
             addresses = brokers or settings.brokers
             if not addresses:
                 raise ValueError("bus.kind is kafka, and there are no brokers: set FACTOTUM_KAFKA_BROKERS or bus.brokers (host:port)")
-            publisher = KafkaBus(database, addresses, settings)
+            publisher = KafkaBus(database, addresses, settings, guard)
             self._subscription = KafkaSubscription(self._deliveries, addresses, settings)
         self._relays = (
             Relay(database, publisher, self._deliveries, settings, metrics),

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from itertools import count
 from typing import Any
@@ -33,6 +34,9 @@ _AT_ONCE = 200
 _AWAY_S = 0.5
 _MISSED_MS = 9_000  # a reader that was killed is missed after so long, and its share goes to the others
 
+#: Around each publishing: refuses with BusAwayError where trying is pointless, and learns from BusAwayError how it went.
+Guard = Callable[[], AbstractAsyncContextManager[object]]
+
 log = logging.getLogger("factotum.kafka")
 
 
@@ -45,8 +49,9 @@ class KafkaBus:
 
     name = "kafka"
 
-    def __init__(self, database: Database, brokers: str, settings: Bus) -> None:
+    def __init__(self, database: Database, brokers: str, settings: Bus, guard: Guard = nullcontext) -> None:
         self._database = database
+        self._guard = guard
         self._brokers = brokers
         self._topic = topic(settings)
         self._producer: Any = None
@@ -67,6 +72,10 @@ class KafkaBus:
 
     async def publish(self, batch: Sequence[Due], mark: Mark, until: float) -> dict[str, str]:
         """As the port says."""
+        async with self._guard():
+            return await self._published(batch, mark, until)
+
+    async def _published(self, batch: Sequence[Due], mark: Mark, until: float) -> dict[str, str]:
         lanes: dict[str, list[Envelope]] = {}
         for due in batch:
             lanes.setdefault(due.envelope.key, []).append(due.envelope)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from configs.deployment import Breakers as Settings
+from configs.deployment import Bus
 from serving.access.breakers import Breakers, OpenError, State
+from serving.events import kafka
+from serving.events.bus import BusAwayError
+from serving.events.kafka import KafkaBus
 from serving.metrics import Metrics
-from serving.resilience import BreakersShown, guard_of
+from serving.resilience import BreakersShown, bus_guard, guard_of
 from serving.storage.database import Database, DatabaseAwayError
+from serving.storage.outbox import Due, Envelope
 
 
 class AwayError(Exception):
@@ -208,3 +217,24 @@ async def test_the_database_that_is_left_alone_is_away_and_says_for_how_long() -
     assert b'factotum_breaker_state{dependency="database"} 2.0' in metrics.text()
     assert b'factotum_breaker_opened_total{dependency="database"} 1.0' in metrics.text()
     await nowhere.close()
+
+
+async def test_a_broker_that_is_left_alone_is_away_without_being_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "_SEND_S", 0.3)
+    states: list[tuple[str, str]] = []
+    made = Breakers(Settings(failures=2), lambda name, state: states.append((name, state)))
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'f.db'}", wait_s=5.0)
+    bus = KafkaBus(database, "127.0.0.1:9", Bus(kind="kafka"), bus_guard(made))
+    due = [Due(Envelope("thing.happened", "k", {}), 0)]
+
+    async def mark(_connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        raise AssertionError(f"nothing was sent, and {envelopes} were marked")
+
+    for _ in range(2):
+        with pytest.raises(BusAwayError):
+            await bus.publish(due, mark, time.monotonic() + 10.0)
+    assert states == [("broker", "closed"), ("broker", "open")]
+    with pytest.raises(BusAwayError, match="left alone"):
+        await bus.publish(due, mark, time.monotonic() + 10.0)
+    await bus.stop()
+    await database.close()

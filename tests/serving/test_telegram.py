@@ -16,7 +16,7 @@ from serving.access.telegram import TelegramError, from_web_app, from_widget
 
 BOT = "123456789:AAEhBOweik6ad9r_QXMENQjcrGbqCr4K-bc"
 FRESH_S = 300.0
-NOW = int(time.time())  # payloads below are made when tests are collected, maybe long before they run: they are judged as of now
+NOW = int(time.time())  # parameters are made when tests are collected, maybe long before they run: they are judged as of now
 
 
 def widget(bot: str = BOT, **fields: str | int) -> dict[str, str | int]:
@@ -36,9 +36,9 @@ def init_data(bot: str = BOT, user: object = None, **fields: str) -> str:
 
 
 def test_what_telegram_signed_is_believed() -> None:
-    assert from_widget(widget(), BOT, FRESH_S, NOW).telegram_id == 4_242
-    assert from_web_app(init_data(), BOT, FRESH_S, NOW).telegram_id == 4_242
-    assert from_web_app(init_data(signature="abc", start_param="x"), BOT, FRESH_S, NOW).telegram_id == 4_242
+    assert from_widget(widget(), BOT, FRESH_S).telegram_id == 4_242
+    assert from_web_app(init_data(), BOT, FRESH_S).telegram_id == 4_242
+    assert from_web_app(init_data(signature="abc", start_param="x"), BOT, FRESH_S).telegram_id == 4_242
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_no_text_breaks_the_web_app(text: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 2**52 - 1), st.text(max_size=40, alphabet=st.characters(exclude_categories=["Cs"])))
 def test_whatever_telegram_signs_is_read(number: int, name: str) -> None:
-    assert from_web_app(init_data(user={"id": number, "first_name": name}), BOT, FRESH_S, NOW).telegram_id == number
-    assert from_widget(widget(id=number, first_name=name), BOT, FRESH_S, NOW).telegram_id == number
+    assert from_web_app(init_data(user={"id": number, "first_name": name}), BOT, FRESH_S).telegram_id == number
+    assert from_widget(widget(id=number, first_name=name), BOT, FRESH_S).telegram_id == number

@@ -223,6 +223,19 @@ class RedisServer:
         _signal(self._process, signal.SIGCONT)
 
 
+def _until_still(pid: int, seconds: float = 5.0) -> None:
+    """A signal stops a process's threads one by one; a busy machine takes its time over that."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            stats = [(thread / "stat").read_bytes() for thread in Path(f"/proc/{pid}/task").iterdir()]
+        except OSError:
+            return  # it ended, or this system has no such files
+        if all(stat[stat.rindex(b")") + 2 :][:1] in (b"T", b"t") for stat in stats):
+            return
+        time.sleep(0.005)
+
+
 class MockKafka:
     """librdkafka's mock cluster (one broker) in a process of its own.
 
@@ -278,8 +291,10 @@ class MockKafka:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers, nothing is lost."""
+        """SIGSTOP: connections stay open, nothing answers, nothing is lost. Returns once every thread of it stands still."""
         _signal(self._process, signal.SIGSTOP)
+        if self._process is not None:
+            _until_still(self._process.pid)
 
     def resume(self) -> None:
         _signal(self._process, signal.SIGCONT)

@@ -314,8 +314,9 @@ async def test_the_hot_queries_use_an_index(database: Database, monkeypatch: pyt
             if database.lite:
                 plan = [str(row[-1]) for row in (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)).all()]
                 assert not any(line.startswith("SCAN") for line in plan), plan
+                assert any(index in line and "ndex" in line.lower() for line in plan), plan
             else:
                 await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the tables are as good as empty
                 plan = [str(row[0]) for row in (await connection.exec_driver_sql(f"EXPLAIN {text}", parameters)).all()]
                 assert not any("Seq Scan" in line for line in plan), plan
-            assert any(index in line and "ndex" in line.lower() for line in plan), plan
+                assert any("Index" in line for line in plan), plan  # which of several that fit depends on the rows there are

@@ -232,6 +232,7 @@ class SasrecModel(Word):
     blocks: Annotated[int, Field(ge=1, le=16)] = 2
     heads: Annotated[int, Field(ge=1, le=16)] = 2
     window: Annotated[int, Field(ge=4, le=1024)] = 50  # the last so many items are read
+    widening: Annotated[int, Field(ge=1, le=8)] = 4  # the feed-forward layers are so many times as wide as `dimensions`
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     learning_rate: Positive = 1e-3
     epochs: Annotated[int, Field(ge=1, le=1000)] = 10

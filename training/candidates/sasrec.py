@@ -54,6 +54,7 @@ class Sasrec:
             config.dropout,
             config.positions,
             config.convolution,
+            config.widening,
         )
 
     def fit(self, data: TrainingData, progress: Progress | None = None, callbacks: Sequence[Callback] = ()) -> None:

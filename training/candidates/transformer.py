@@ -24,7 +24,7 @@ _SMALL = 1 << 20  # multiplications
 
 
 class Block(nn.Module):
-    def __init__(self, dimensions: int, heads: int, reach: int, convolution: int) -> None:
+    def __init__(self, dimensions: int, heads: int, reach: int, convolution: int, widening: int) -> None:
         """`reach`: how far back the relative positions go; 0 = none are learned."""
         super().__init__()
         self.heads = heads
@@ -33,8 +33,8 @@ class Block(nn.Module):
         self.key_value = nn.Linear(dimensions, 2 * dimensions)
         self.out = nn.Linear(dimensions, dimensions)
         self.before_feed_forward = nn.LayerNorm(dimensions)
-        self.widen = nn.Linear(dimensions, 4 * dimensions)
-        self.narrow = nn.Linear(4 * dimensions, dimensions)
+        self.widen = nn.Linear(dimensions, widening * dimensions)
+        self.narrow = nn.Linear(widening * dimensions, dimensions)
         self.distances = nn.Parameter(torch.zeros(heads, reach)) if reach else None
         self.mixture = nn.Parameter(torch.zeros(convolution, dimensions)) if convolution else None
 
@@ -52,12 +52,13 @@ class Network(nn.Module):
         dropout: float,
         positions: Positions = "end",
         convolution: int = 0,
+        widening: int = 4,
     ) -> None:
         super().__init__()
         self.items = nn.Embedding(items, dimensions)
         relative = positions == "relative"
         self.places = None if relative else nn.Embedding(window, dimensions)  # counted from the end: 0 is the latest item
-        self.blocks = nn.ModuleList(Block(dimensions, heads, window if relative else 0, convolution) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(dimensions, heads, window if relative else 0, convolution, widening) for _ in range(blocks))
         self.norm = nn.LayerNorm(dimensions)
         self.bias = nn.Parameter(torch.zeros(items))  # how often an item is the next one, whoever asks
         self.window, self.dropout = window, dropout

@@ -25,7 +25,7 @@ from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
 from training.contract import CandidateModel, Candidates, FindsSimilar, PlacesNewItems
 from training.ranker import Ranker
-from training.retrieval import feature_rows, retrieve, top
+from training.retrieval import columns_of, feature_names, feature_rows, retrieve, top
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60
@@ -141,6 +141,7 @@ class EngineParts:
         )
         self._statistics = statistics.for_items(len(catalogue))
         self._features = PairFeatures(catalogue, self._statistics)
+        self._columns = None if ranker is None else columns_of(ranker.names, feature_names(ranker.sources, self._features))
         self._vectors = attribute_vectors(catalogue)
         self.filters = Filters(catalogue)
         self._kinds = Kinds.of(domain.events)
@@ -173,6 +174,7 @@ class EngineParts:
         rows: NDArray[np.float32] | None = None
         if asked is None and self._mode == TWO_STAGE and self._ranker is not None:
             rows = feature_rows(self._ranker.sources, self._features, states, candidates, now)
+            rows = rows if self._columns is None else rows[:, self._columns]
             scores = self._ranker.scores(rows)
         else:
             scores = self._by_source(candidates, asked[0] if asked else self._mode)

@@ -13,6 +13,7 @@ from configs.domain import Items
 from features.catalogue import Catalogue
 from serving.slate import Question, Reason
 from training.contract import CandidateModel, Evidence
+from training.retrieval import SOURCE_COLUMNS
 
 MOST_REASONS = 4
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def split_contributions(
     others: dict[str, float] = {}
     for name, value in zip(names, row[: len(names)], strict=True):
         source, _, column = name.rpartition(".")
-        if column in ("score", "place") and source in by_source:
+        if column in SOURCE_COLUMNS and source in by_source:
             by_source[source] += float(value)
         else:
             others[name] = float(value)

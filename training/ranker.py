@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,14 +15,24 @@ from numpy.typing import NDArray
 from configs.domain import Ranker as RankerWords
 from training.contract import Progress
 
+_log = logging.getLogger(__name__)
+
 
 class Ranker:
     """Scores feature rows; higher is better, comparable only within one person's candidates."""
 
     def __init__(self, booster: lightgbm.Booster, names: tuple[str, ...], sources: tuple[str, ...]) -> None:
+        from training.forest import Forest
+
         self.names = names
         self.sources = sources  # in the order of the score columns
         self._booster = booster
+        try:
+            self._forest: Forest | None = Forest.of(booster.model_to_string())
+            self._forest.scores(np.zeros((1, len(names)), dtype=np.float32))  # what must be compiled is compiled now, not for a request
+        except ValueError as reason:
+            _log.info("the ranker is asked through LightGBM: %s", reason)
+            self._forest = None
 
     @classmethod
     def fit(
@@ -88,11 +99,13 @@ class Ranker:
     def trees(self) -> int:
         return int(self._booster.num_trees())
 
-    def scores(self, rows: NDArray[np.float32], threads: int = 1) -> NDArray[np.float64]:
-        """(n,) float64."""
+    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n,) float64, what LightGBM itself would say, to the last bit (training/forest.py says how)."""
         if not len(rows):
             return np.empty(0)
-        return np.asarray(self._booster.predict(rows, num_threads=threads, validate_features=False), dtype=np.float64)
+        if self._forest is not None:
+            return self._forest.scores(rows)
+        return np.asarray(self._booster.predict(rows, num_threads=1, validate_features=False), dtype=np.float64)
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n, features + 1): what each feature adds to the score (TreeSHAP, Lundberg 2018); the last column is the expected

@@ -298,11 +298,36 @@ class Between(Word):
 
 
 class Search(Word):
-    """What `factotum tune` tries for one source (or for `ranker`): a range for each of its words, and what a trial takes."""
+    """What `factotum tune` tries for one source (or for `ranker`): a range for each of its words, and what a trial takes.
+
+    `looks`: a model that learns by epochs is measured so many times on the way, each time a trial that is behind may be ended."""
 
     words: Annotated[dict[Name, Choices | Between], Field(min_length=1)]
     cpus: Positive = 1.0
+    gpus: Annotated[float, Field(ge=0.0)] = 0.0  # a fraction: several trials share one
+    looks: Annotated[int, Field(ge=1, le=100)] = 8
+
+
+class Workers(Word):
+    """So many workers of Ray Train learn one sequence model together, each with this share of the machines. They go through the same
+    batches as one would, each through its part of every batch, so how many there are is no setting of the model."""
+
+    workers: Annotated[int, Field(ge=2, le=256)]
+    cpus: Positive = 1.0  # of each
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Adopted(Word):
+    """What a search found for one source, or for `ranker`: an entry of NAME.adopted.yaml, which stands beside the domain's YAML and is
+    written and taken back by `factotum adopt`. `words` take the place of those of the YAML as long as it still says `over`."""
+
+    words: Annotated[dict[Name, int | float | str], Field(min_length=1)]
+    over: dict[Name, int | float | str | None]
+    score: float  # of the trial, in the search's own measure
+    before: float | None = None  # of the settings it takes the place of, if the search tried them
+    trials: Count
+    search: str  # its directory's name
+    at: str  # when it was adopted, UTC
 
 
 class Ranker(Word):
@@ -391,6 +416,7 @@ class Domain(Word):
     candidates: dict[Name, CandidateModel]
     ranker: Ranker | None = Ranker()
     search: dict[Name, Search] = {}
+    workers: dict[Name, Workers] = {}  # sequence models that several workers learn together
     serving: Serving = Serving()
     #: open: anybody may ask, and send events, for people who have no account (a data set's ids); token: nobody may without one.
     #: What belongs to an account needs its token in either case.
@@ -426,6 +452,10 @@ class Domain(Word):
                 if word not in type(model).model_fields or word == "model":
                     allowed = ", ".join(sorted(set(type(model).model_fields) - {"model"}))
                     raise ValueError(f"search.{source}: {word!r} is not a word of it; allowed are {allowed}")
+        for source in self.workers:
+            if source not in self.candidates or self.candidates[source].model != "sasrec":
+                allowed = ", ".join(name for name, model in self.candidates.items() if model.model == "sasrec") or "none here"
+                raise ValueError(f"workers: {source!r} is no source of model sasrec; allowed are {allowed}")
         known = {"popular", "similar", *self.candidates}
         for call in self.calls:
             if call.answers not in known:

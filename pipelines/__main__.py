@@ -397,21 +397,44 @@ def tune(
     model: Annotated[str, typer.Option("--model", help="a source of the YAML, or ranker")],
     samples: Annotated[int, typer.Option("--samples", help="trials", min=1)] = 20,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted search")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="of the models and of what is tried next (default: the split's)")] = None,
     home: HomeDir = _HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a source's settings as the YAML's `search` says (Ray Tune, ASHA, Optuna), on the label window.
 
-    The configuration is not changed: put what you choose into the YAML."""
+    The configuration is not changed: `factotum adopt` does that. The trials are sent to MLflow where MLFLOW_TRACKING_URI is set."""
     from pipelines.run import newest
     from pipelines.steps import latest
+    from pipelines.tune import lines
     from pipelines.tune import tune as search
 
     session, words = _session(home, None, quiet, as_json), configs.load(domain)
     features = newest(session.home, words.name, "featurize")
     trained = newest(session.home, words.name, "train") if model == "ranker" else latest(session.home, words.name, "train")
-    session.tell(search(words, features, trained, model, samples, session.home, resume, session.reporter))
+    result = search(words, features, trained, model, samples, session.home, resume, session.reporter, seed)
+    session.tell(result, lambda: lines(result))
+
+
+@application.command()
+def adopt(
+    domain: DomainName,
+    model: Annotated[str, typer.Option("--model", help="a source of the YAML, or ranker")],
+    trial: Annotated[int | None, typer.Option("--trial", help="this one (default: the best that came to its end)")] = None,
+    back: Annotated[bool, typer.Option("--undo", help="take back what was adopted for the model")] = False,
+    dry_run: DryRun = False,
+    home: HomeDir = _HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Puts the best trial of the newest search in the place of the model's settings: in DOMAIN.adopted.yaml, beside the YAML.
+
+    Every later command reads both. The YAML is not written; --undo, or deleting that file, brings its settings back."""
+    from pipelines.adopt import adopt as take
+    from pipelines.adopt import undo
+
+    session = _session(home, None, True, as_json)
+    session.tell(undo(domain, model, dry_run) if back else take(domain, model, session.home, trial, dry_run))
 
 
 @application.command()

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +50,7 @@ class Sequences:
     rows: NDArray[np.int64]
     held: NDArray[np.int64]
     ordered: bool
+    catalogue: int  # rows of the whole catalogue
 
     @classmethod
     def of(cls, data: TrainingData) -> Sequences:
@@ -77,7 +78,7 @@ class Sequences:
         lengths = lengths.copy()
         lengths[people] -= 1
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return cls(vocabulary.astype(np.int64), indptr, np.delete(rows, places), held, data.histories.ordered)
+        return cls(vocabulary.astype(np.int64), indptr, np.delete(rows, places), held, data.histories.ordered, len(data.catalogue))
 
     def windows(self, window: int, chance: np.random.Generator) -> Windows:
         """Every item of a person but the first is foreseen once, from at most `window` before it. Histories longer than that are
@@ -137,6 +138,16 @@ def prepare(network: Network, sequences: Sequences, seed: int) -> None:
     first.out.weight.copy_(torch.eye(dimensions))
 
 
+@dataclass(frozen=True)
+class Share:
+    """One process of several that learn together: of every batch it reads its part, and `trainer` says to Lightning how the gradients
+    meet. The batches, and with them the steps, are those of one process alone."""
+
+    rank: int
+    workers: int
+    trainer: Mapping[str, Any]
+
+
 Batch = tuple[Tensor, Tensor, Tensor]  # rows (n, t + 1) int64; how many of each are its own (n,) int64; what is foreseen (n, t) bool
 
 
@@ -144,8 +155,9 @@ class Batches(IterableDataset[Batch]):
     """One epoch of windows of nearly equal length: `batch` of the longest, or as many shorter ones as fill the same space. What is
     empty stands at the end, where causal attention does not see it. The order is seeded and differs from epoch to epoch."""
 
-    def __init__(self, sequences: Sequences, window: int, batch: int, seed: int) -> None:
+    def __init__(self, sequences: Sequences, window: int, batch: int, seed: int, share: Share | None = None) -> None:
         self._sequences, self._window, self._batch, self._seed = sequences, window, batch, seed
+        self._share = share
         self.epoch = 0
 
     def _groups(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
@@ -167,7 +179,10 @@ class Batches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         windows, groups = self._groups(self.epoch)
         self.epoch += 1
-        for group in groups:
+        for whole in groups:
+            group = whole
+            if self._share is not None:  # a batch of fewer windows than workers has some twice: nobody may be left without
+                group = np.resize(whole, max(len(whole), self._share.workers))[self._share.rank :: self._share.workers]
             starts, lengths = windows.starts[group], windows.lengths[group]
             places = np.arange(lengths.max())
             own = places < lengths[:, None]
@@ -331,12 +346,13 @@ def train(
     threads: int,
     progress: Progress | None = None,
     callbacks: Sequence[lightning.Callback] = (),
+    share: Share | None = None,
 ) -> None:
     """Trains the network in place and leaves the weights of its best epoch in it, on the CPU. On a GPU, if there is one, in
     bfloat16. `network` knows the items of `sequences.vocabulary`. Writes no file. Raises what `progress` raises.
 
     The same seed gives the same weights on one machine's CPU, unless `seconds` ends it: then the clock has its say."""
-    batches = Batches(sequences, config.window, config.batch, seed)
+    batches = Batches(sequences, config.window, config.batch, seed, share)
     task = Task(config, network, sequences, batches.steps(epochs), rate, seed)
     watch = Watch(config, epochs, progress)
     gpu = torch.cuda.is_available()
@@ -347,7 +363,7 @@ def train(
             trainer = lightning.Trainer(
                 max_epochs=epochs,
                 accelerator="gpu" if gpu else "cpu",
-                devices=1,
+                **({"devices": 1} if share is None else share.trainer),
                 precision="bf16-mixed" if _half(config, gpu) else "32-true",
                 logger=False,
                 enable_checkpointing=False,

@@ -95,6 +95,7 @@ def search(
                 mode="max",
                 num_samples=samples,
                 search_alg=ConcurrencyLimiter(optuna, max_concurrent=at_once),
+                reuse_actors=True,  # a process that has torch and Lightning in it already takes the next trial
                 scheduler=ASHAScheduler(max_t=space.looks, grace_period=1, reduction_factor=2),
             ),
             run_config=tune.RunConfig(name=directory.name, storage_path=str(directory.parent), verbose=0, callbacks=[_Told()]),

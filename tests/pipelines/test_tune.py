@@ -52,7 +52,7 @@ def test_the_same_seed_tries_the_same_and_another_does_not(small_run: SmallRun, 
     found = {}
     for place, seed in (("a", 3), ("b", 3), ("c", 4)):
         home = small_run.copied(tmp_path / place).home
-        result = tune(small_run.domain, features, None, "popular", 3, home, False, SILENT, seed)
+        result = tune(small_run.domain, features, None, "popular", 2, home, False, SILENT, seed)
         found[place] = {(trial["words"]["half_life_days"], trial["score"]) for trial in result["trials"]}
     assert found["a"] == found["b"]
     assert not found["a"] & found["c"]

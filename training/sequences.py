@@ -28,7 +28,7 @@ from configs.domain import SasrecModel
 from features.state import positive
 from training.candidates.transformer import Block, Network
 from training.contract import Progress, TrainingData
-from training.losses import full_cross_entropy, sampled_cross_entropy
+from training.losses import full_cross_entropy, inclusion, sampled_cross_entropy
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.05, 1_000  # of the people, whose one item is held out to choose the best epoch
 PLACES = 10  # validation is NDCG at so many places
@@ -199,8 +199,7 @@ class Task(lightning.LightningModule):
         super().__init__()
         self.config, self.network, self.sequences, self.steps, self.rate = config, network, sequences, steps, rate
         counts = np.bincount(sequences.rows, minlength=len(network.bias)).astype(np.float64)
-        smoothed = np.sqrt(counts)  # between uniform and as frequent as taken: rare items are met, frequent ones told apart
-        self.register_buffer("chances", torch.tensor(smoothed / smoothed.sum(), dtype=torch.float32), persistent=False)
+        self.register_buffer("chances", inclusion(torch.from_numpy(counts), config.negatives or len(counts)), persistent=False)
         self.chances: Tensor
         self._draw = torch.Generator().manual_seed(seed)
         self._averaged: list[Tensor] | None = None
@@ -217,8 +216,8 @@ class Task(lightning.LightningModule):
             if not self.config.negatives:
                 loss = full_cross_entropy(hidden, weight, bias, wanted)
             else:
-                drawn = torch.multinomial(self.chances.cpu(), self.config.negatives, replacement=True, generator=self._draw)
-                loss = sampled_cross_entropy(hidden, weight, bias, wanted, drawn.to(wanted.device), self.chances)
+                drawn = (torch.rand(len(bias), generator=self._draw).to(wanted.device) < self.chances).nonzero()[:, 0]
+                loss = sampled_cross_entropy(hidden, weight, bias, wanted, drawn, self.chances)
         self.log("loss", loss, batch_size=len(rows))
         return loss
 

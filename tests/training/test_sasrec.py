@@ -19,7 +19,7 @@ from training import losses
 from training.candidates import transformer
 from training.candidates.sasrec import Sasrec
 from training.candidates.transformer import Network
-from training.losses import full_cross_entropy, sampled_cross_entropy
+from training.losses import full_cross_entropy, inclusion, sampled_cross_entropy
 from training.sequences import Batches, Sequences, Task, Watch, prepare
 
 
@@ -161,15 +161,43 @@ def test_full_cross_entropy_in_bfloat16_is_near() -> None:
         assert torch.cosine_similarity(mine.grad.flatten(), theirs.grad.flatten(), dim=0) > 0.999
 
 
-def test_sampled_cross_entropy_tends_to_the_full_one() -> None:
+def test_sampled_cross_entropy_is_that_of_the_corrected_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "LOSS_BYTES", 4 * 7 * 3)  # three rows at a time
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(50, 5), torch.randn(11, 5), torch.randn(11)
+    wanted, chances = torch.randint(11, (50,)), torch.rand(11) * 0.9 + 0.1
+    sampled = torch.tensor([9, 0, 4, 7, 2, 3])
+    ours, theirs = ([part.clone().requires_grad_() for part in (hidden, weight, bias)] for _ in range(2))
+    loss = sampled_cross_entropy(ours[0], ours[1], ours[2], wanted, sampled, chances)
+    logits = theirs[0] @ theirs[1].T + theirs[2]
+    others = (logits - chances.log())[:, sampled].masked_fill(sampled[None, :] == wanted[:, None], -torch.inf)
+    expected = functional.cross_entropy(torch.cat([logits.gather(1, wanted[:, None]), others], dim=1), torch.zeros(50, dtype=torch.int64))
+    (3.0 * loss).backward()  # type: ignore[no-untyped-call]
+    (3.0 * expected).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(loss, expected)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_a_sample_of_all_gives_the_full_cross_entropy() -> None:
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(50, 5), torch.randn(11, 5), torch.randn(11)
     wanted = torch.randint(11, (50,))
-    chances = torch.softmax(torch.randn(11), dim=0)
-    sampled = torch.multinomial(chances, 200_000, replacement=True)
-    expected = functional.cross_entropy(hidden @ weight.T + bias, wanted)
-    loss = sampled_cross_entropy(hidden, weight, bias, wanted, sampled, chances)
-    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+    loss = sampled_cross_entropy(hidden, weight, bias, wanted, torch.randperm(11), torch.ones(11))
+    assert loss.item() == pytest.approx(full_cross_entropy(hidden, weight, bias, wanted).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("many", [1, 7, 150, 399, 400, 1_000])
+def test_what_is_often_taken_is_the_likelier_in_a_sample(many: int) -> None:
+    counts = torch.from_numpy(np.random.default_rng(0).integers(0, 3_000, 400))
+    chances = inclusion(counts, many)
+    assert chances.sum().item() == pytest.approx(min(many, 400), rel=1e-4)
+    assert 0.0 < chances.min() <= chances.max() <= 1.0
+    assert (chances[counts.argsort()].diff() >= 0).all()
+    free = chances < 1.0
+    torch.testing.assert_close(
+        chances[free] ** 2 / counts[free].clamp_min(1), (chances[free][:1] ** 2 / counts[free][:1].clamp_min(1)).expand(int(free.sum()))
+    )
 
 
 FORMS: list[tuple[transformer.Positions, int]] = [("end", 0), ("relative", 0), ("end", 3), ("relative", 3)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 LOSS_BYTES = 4 << 20  # of logits held at once, so that they stay in the cache between the passes over them
 

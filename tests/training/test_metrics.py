@@ -150,7 +150,7 @@ def test_where_rectools_has_another_formula_the_difference_is_known() -> None:
     counts = np.array([len(own) for own in TRUTH], dtype=np.int64)
     ours = metrics.average_precision(metrics.hits_of(RANKED, TRUTH, 5), counts)
     np.testing.assert_allclose(ours * np.minimum(counts, 5) / counts, RECTOOLS["MAP"], atol=1e-10)
-    without_ours = np.maximum(np.array(TAKERS, dtype=np.float32), 1.0) - 1.0
+    without_ours = np.array([max(takers, 1) - 1 for takers in TAKERS], dtype=np.float32)
     np.testing.assert_allclose(metrics.novelty(RANKED, without_ours, 11), RECTOOLS["MeanInvUserFreq"], atol=1e-6)
 
 

@@ -354,6 +354,33 @@ class Protocol(Word):
     ranker: Ranker | None = None
 
 
+class Published(Word):
+    """What others publish for one of the domain's protocols; `factotum report` prints it beside our figures."""
+
+    model: str
+    source: str  # where it stands: a repository or a paper
+    figures: dict[str, float]  # metric -> value, as in our own table (NDCG@10)
+    note: str = ""
+
+
+class Goal(Word):
+    """What is to be reached. `figure`: a metric of `row` in the table of `part`; or `train_s` (seconds that its training took), `table_s`
+    (those of the whole table: all training and the evaluation), `gain` (low end of the interval of the two stages over the best
+    single source), `seconds` (of the whole benchmark)."""
+
+    part: str = "own"
+    row: str = "two-stage"
+    figure: str
+    least: float | None = None
+    most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.least is None) == (self.most is None):
+            raise ValueError("a goal has either `least` or `most`")
+        return self
+
+
 # ---------------------------------------------------------------- what is answered
 
 
@@ -416,6 +443,8 @@ class Domain(Word):
     candidates: dict[Name, CandidateModel]
     ranker: Ranker | None = Ranker()
     search: dict[Name, Search] = {}
+    published: dict[str, tuple[Published, ...]] = {}  # by the part of `factotum bench quality` that has the same protocol
+    goals: tuple[Goal, ...] = ()
     workers: dict[Name, Workers] = {}  # sequence models that several workers learn together
     serving: Serving = Serving()
     #: open: anybody may ask, and send events, for people who have no account (a data set's ids); token: nobody may without one.
@@ -456,6 +485,10 @@ class Domain(Word):
             if source not in self.candidates or self.candidates[source].model != "sasrec":
                 allowed = ", ".join(name for name, model in self.candidates.items() if model.model == "sasrec") or "none here"
                 raise ValueError(f"workers: {source!r} is no source of model sasrec; allowed are {allowed}")
+        parts = ("own", *self.protocols, "cold")
+        for part in (*self.published, *(goal.part for goal in self.goals)):
+            if part not in parts:
+                raise ValueError(f"published, goals: {part!r} is no part of the benchmark; allowed are {', '.join(parts)}")
         known = {"popular", "similar", *self.candidates}
         for call in self.calls:
             if call.answers not in known:

@@ -494,6 +494,24 @@ def bench(
     session.tell(figures, None if shown is None else lambda: shown)
 
 
+@application.command()
+def report(
+    to: Annotated[Path | None, typer.Option("--to", help="the page (default: report.html of the home)", dir_okay=False)] = None,
+    text: Annotated[Path | None, typer.Option("--markdown", help="also as Markdown, such as docs/benchmarks.md", dir_okay=False)] = None,
+    home: HomeDir = _HOME,
+    as_json: AsJson = False,
+) -> None:
+    """One self-contained page from all benchmarks and searches of the home: tables, pictures, goals reached and not reached."""
+    import time
+
+    from pipelines.report import lines
+    from pipelines.report import report as write
+
+    session = _session(home, None, True, as_json)
+    result = write(session.home, to or session.home / "report.html", text, time.time())
+    session.tell(result, lambda: lines(result))
+
+
 def main() -> None:
     """The entry point: turns what was refused into one line and an exit code."""
     try:

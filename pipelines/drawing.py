@@ -37,6 +37,8 @@ td.text, th.text { text-align: left; white-space: normal; min-width: 12rem; }
 thead th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); white-space: normal; vertical-align: bottom; }
 tr.best td { font-weight: 700; } .interval { color: var(--soft); font-size: .85em; font-weight: 400; }
 .reached { color: var(--good); font-weight: 600; } .missed { color: var(--bad); font-weight: 600; } .open { color: var(--soft); }
+pre { font: .8rem/1.45 ui-monospace, "SF Mono", Consolas, monospace; margin: 0; padding: .6rem .8rem; background: var(--band);
+  width: max-content; min-width: 100%; }
 figure { margin: 1rem 0; } .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 1.5rem; }
 svg { display: block; width: 100%; max-width: 44rem; height: auto; font: 13px system-ui, sans-serif; } svg text { fill: var(--ink); }
 svg .axis { fill: var(--soft); } svg .grid { stroke: var(--line); stroke-width: 1; } svg .curve { fill: none; stroke-width: 2; }

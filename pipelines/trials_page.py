@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.drawing import Axis, Point, curves, figure, page, scatter, table
+from pipelines.document import Block, Cells, Heading, Picture, Said, Side, html
+from pipelines.drawing import Axis, Point, curves, scatter
 
 
-def page_body(result: Mapping[str, Any]) -> str:
-    """HTML without a document around it: also a part of the report."""
+def blocks(result: Mapping[str, Any], level: int = 3) -> Iterator[Block]:
+    """A search (what `pipelines.tune.tune` returns) as a part of a document."""
     trials = sorted(result["trials"], key=lambda trial: trial["trial"])
     scored = [trial for trial in trials if trial["score"] is not None]
     metric, words = result["metric"], result["space"]["words"]
     ended = sum(trial["stopped"] for trial in trials)
-    said = f"{len(trials)} trials, {ended} of them ended on the way; {metric} on {result['window']}; seed {result['seed']}"
-    out = [f"<p>{escape(said)}. The best of many trials is flattered by having been picked.</p>"]
+    yield Heading(level, f"{result['domain']}: search for {result['model']}")
+    yield Said(
+        f"{len(trials)} trials, {ended} of them ended on the way; {metric} on {result['window']}; seed {result['seed']}; commit "
+        f"{result['commit'][:13] or 'unknown'}. The best of many trials is flattered by having been picked."
+    )
     best, above = [], float("-inf")
     for trial in scored:
         if not trial["stopped"]:
             above = max(above, trial["score"])
         if above > float("-inf"):
             best.append((float(trial["trial"]), above))
-    points = [Point(trial["trial"], trial["score"], _said(trial), 5 if trial["stopped"] else 0, trial["stopped"]) for trial in scored]
+    points = [_point(trial, trial["trial"]) for trial in scored]
     order = scatter("Trials in the order in which they were made", points, Axis("trial"), Axis(metric), named=False)
-    out.append('<div class="pair">')
-    out.append(figure(order, "Trials in their order; hollow ones were ended on the way."))
-    out.append(figure(curves("The best so far", {"best so far": best}, Axis("trial"), Axis(metric)), "The best so far."))
+    pictures = [
+        Picture(order, "Trials in their order; hollow ones were ended on the way."),
+        Picture(curves("The best so far", {"best so far": best}, Axis("trial"), Axis(metric)), "The best so far."),
+    ]
     for word, tried in words.items():
         if "choices" in tried and not all(isinstance(choice, int | float) for choice in tried["choices"]):
             places = {choice: place for place, choice in enumerate(tried["choices"], 1)}
@@ -36,34 +40,34 @@ def page_body(result: Mapping[str, Any]) -> str:
             values = [float(places[trial["words"][word]]) for trial in scored]
         else:
             axis, values = Axis(word, log=bool(tried.get("log"))), [float(trial["words"][word]) for trial in scored]
-        drawn = [
-            Point(x, trial["score"], _said(trial), 5 if trial["stopped"] else 0, trial["stopped"])
-            for x, trial in zip(values, scored, strict=True)
-        ]
-        out.append(figure(scatter(f"{metric} by {word}", drawn, axis, Axis(metric), named=False), f"What {word} did."))
+        drawn = [_point(trial, x) for x, trial in zip(values, scored, strict=True)]
+        pictures.append(Picture(scatter(f"{metric} by {word}", drawn, axis, Axis(metric), named=False), f"What {word} did."))
     if any(len(trial["curve"]) > 1 for trial in scored):
         learnt = {f"trial {trial['trial']}": [(share, score) for share, score in trial["curve"]] for trial in scored}
-        drawn_curves = curves("Each trial on its way", learnt, Axis("share of the training"), Axis(metric), legend=len(learnt) <= 8)
-        out.append(figure(drawn_curves, "Each trial on its way; those that end early were stopped."))
-    out.append("</div>")
+        together = curves("Each trial on its way", learnt, Axis("share of the training"), Axis(metric), legend=len(learnt) <= 8)
+        pictures.append(Picture(together, "Each trial on its way; those that end early were stopped."))
+    yield Side(pictures)
     rows = []
     for trial in result["trials"]:
         score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
         done = f"{trial['curve'][-1][0]:.0%}" if trial["curve"] else "–"
         now = " (present settings)" if trial["trial"] == result["now_is"] else ""
-        tried_words = [escape(_short(trial["words"].get(word))) for word in words]
-        rows.append([f"{trial['trial']}{now}", score, done, f"{trial['seconds']:.1f}", *tried_words])
-    out.append(table(["trial", escape(metric), "done", "seconds", *(escape(word) for word in words)], rows, best=0))
-    out += [f'<p class="missed">trial {trial["trial"]}: {escape(trial["error"])}</p>' for trial in trials if trial["error"]]
-    return "\n".join(out)
+        said = [_short(trial["words"].get(word)) for word in words]
+        rows.append([f"{trial['trial']}{now}", score, done, f"{trial['seconds']:.1f}", *said])
+    yield Cells(["trial", metric, "done", "seconds", *words], rows, best=0)
+    for trial in trials:
+        if trial["error"]:
+            yield Said(f"Trial {trial['trial']}: {trial['error']}")
+    yield Said("Settings now:", json.dumps(result["now"]))
 
 
 def page_of(result: Mapping[str, Any]) -> str:
     """The whole document, for a file beside trials.json."""
-    title = f"{result['domain']}: search for {result['model']}"
-    settings, code = escape(json.dumps(result["now"])), escape(result["commit"][:13])
-    now = f'<p class="soft">Settings now: <code>{settings}</code>; commit <code>{code}</code></p>'
-    return page(title, f"<h1>{escape(title)}</h1>\n{page_body(result)}\n{now}")
+    return html(f"{result['domain']}: search for {result['model']}", list(blocks(result, level=1)))
+
+
+def _point(trial: Mapping[str, Any], x: float) -> Point:
+    return Point(x, trial["score"], _said(trial), 5 if trial["stopped"] else 0, trial["stopped"])
 
 
 def _said(trial: Mapping[str, Any]) -> str:

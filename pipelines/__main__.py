@@ -77,6 +77,13 @@ def _session(home: Path, deployment: Path | None, quiet: bool, as_json: bool) ->
     return Session(home.resolve(), words, Reporter(quiet, as_json), quiet, as_json)
 
 
+def _adopted(session: Session, domain: str) -> None:
+    """Says which settings are not those of the YAML."""
+    for model, entry in configs.adopted(domain).items():
+        words = ", ".join(f"{word} {value}" for word, value in entry.words.items())
+        session.reporter.say(f"{model}: {words} (adopted {entry.at[:10]} from {entry.search}; `factotum adopt` can take it back)")
+
+
 # ------------------------------------------------------------------ the steps
 
 
@@ -95,6 +102,7 @@ def run(
     from pipelines.run import run as run_all
 
     session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
+    _adopted(session, domain)
     version = run_all(words, data, session.home, session.deployment, session.reporter)
     session.tell({"domain": words.name, "version": version})
 
@@ -133,6 +141,7 @@ def train(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as_js
     from pipelines.train import train as fit
 
     session, words = _session(home, None, quiet, as_json), configs.load(domain)
+    _adopted(session, domain)
     session.tell({"training": str(fit(words, newest(session.home, words.name, "featurize"), session.home, session.reporter))})
 
 

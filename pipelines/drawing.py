@@ -44,6 +44,8 @@ svg { display: block; width: 100%; max-width: 44rem; height: auto; font: 13px sy
 svg .axis { fill: var(--soft); } svg .grid { stroke: var(--line); stroke-width: 1; } svg .curve { fill: none; stroke-width: 2; }
 svg .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 nav a { margin-right: .9rem; white-space: nowrap; }
+@media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; min-width: 5.5rem; } th, td { padding: .28rem .45rem; }
+  body { padding: .8rem .8rem 3rem; } }
 @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --band: #eee; } body { max-width: none; font-size: 10pt; }
   nav { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } .wide { overflow: visible; }
   table { font-size: 8pt; } th, td { padding: .15rem .35rem; } }
@@ -190,7 +192,8 @@ def scatter(title: str, points: Sequence[Point], x: Axis, y: Axis, named: bool =
     if not shown:
         return ""
     out, across, up = _frame(title, x, y, [point.x for point in shown], [point.y for point in shown])
-    taken: list[tuple[float, float, float, float]] = []
+    dots = [(across.at(point.x), up.at(point.y)) for point in shown]
+    taken = [(left - 6, top - 6, left + 6, top + 6) for left, top in dots]  # a name covers no point either
     for point in sorted(shown, key=lambda point: -point.y):
         left, top = across.at(point.x), up.at(point.y)
         fill = "var(--paper)" if point.hollow else _colour(point.series)
@@ -204,8 +207,8 @@ def scatter(title: str, points: Sequence[Point], x: Axis, y: Axis, named: bool =
 def _label(name: str, left: float, top: float, taken: list[tuple[float, float, float, float]]) -> str:
     """The name beside its point, on the side and at the height where it covers no other name."""
     width = 7.2 * len(name)
-    for down in (4, 18, -10, 32, -24):
-        for anchor, start in (("start", left + 9), ("end", left - 9 - width)):
+    for down in (4, 18, -10, 32, -24, 46, -38):
+        for anchor, start in (("start", left + 10), ("end", left - 10 - width)):
             box = (start, top + down - 11, start + width, top + down + 3)
             free = all(box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1] for other in taken)
             if free and box[0] >= _LEFT - 4 and box[2] <= WIDE and box[1] > 0 and box[3] < HIGH - _BOTTOM + 6:

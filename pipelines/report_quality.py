@@ -15,8 +15,8 @@ from pipelines.steps import DONE
 from pipelines.train import EPOCHS
 from training.bundle import TWO_STAGE
 
-_MAIN = ("NDCG", "HR", "MAP", "MRR", "recall", "precision")
-_BEYOND = ("coverage", "gini", "novelty", "surprisal", "serendipity", "diversity", "popularity_bias")
+_MAIN = ("NDCG", "HR", "MAP", "MRR")
+_BEYOND = ("recall", "precision", "coverage", "gini", "novelty", "surprisal", "serendipity", "diversity", "popularity_bias")
 
 
 def section(result: Mapping[str, Any], domain: Domain | None, home: Path) -> Iterator[Block]:
@@ -52,6 +52,9 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 def mean(value: Mapping[str, Any], digits: int = 4) -> str:
     """A mean with its interval, as the tables show it."""
     return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+_ROUNDS = "base: from what was before the label window; known: from what was before the test window, going on from the first."
 
 
 # ------------------------------------------------------------------ a protocol
@@ -138,7 +141,8 @@ def _digits(value: float | None) -> str:
 
 
 def _costs(part: Mapping[str, Any]) -> Cells:
-    beyond = [metric for metric in _BEYOND if all(metric in row for row in part["rows"].values())]
+    named = {metric: f"{metric}@{part['k']}" if metric in ("recall", "precision") else metric for metric in _BEYOND}
+    beyond = [metric for metric in named.values() if all(metric in row for row in part["rows"].values())]
     body = []
     for way, row in part["rows"].items():
         cost = part.get("costs", {}).get(way, {})
@@ -173,7 +177,9 @@ def _learnt(part: Mapping[str, Any], epochs: Mapping[str, Any]) -> Iterator[Bloc
     pictures = []
     for what, name in (("ndcg", "NDCG@10 on the people held out inside the training"), ("loss", "loss")):
         lines = {way: [(one["epoch"], one[what]) for one in curve if one[what] is not None] for way, curve in epochs.items()}
-        pictures.append(Picture(curves(f"Learning curves: {name}", lines, Axis("epoch"), Axis(what)), f"Learning curves: {name}."))
+        pictures.append(
+            Picture(curves(f"Learning curves: {name}", lines, Axis("epoch"), Axis(what)), f"Learning curves: {name}. {_ROUNDS}")
+        )
     if part.get("importance"):
         first = dict(list(part["importance"].items())[:12])
         drawn = bars("What the ranker goes by", first, lambda value: f"{value:.1%}")

@@ -178,11 +178,11 @@ def _measure_source(domain: Domain, features_dir: Path, name: str, tried: Mappin
         from training.candidates.sasrec import Sasrec
         from training.epochs import EachEpoch, Epoch
 
-        looked = {max(1, round(words.epochs * look / space.looks)): look / space.looks for look in range(1, space.looks)}
+        looked = {max(1, round(words.epochs * look / space.looks)) for look in range(1, space.looks)}
 
         def look(epoch: Epoch) -> None:
             if epoch.number in looked and epoch.number < epoch.of:
-                told(_ndcg(epoch.model(), features.catalogue, part, wanted), looked[epoch.number])
+                told(_ndcg(epoch.model(), features.catalogue, part, wanted), epoch.number / epoch.of)
 
         assert isinstance(model, Sasrec)
         model.fit(data, callbacks=[EachEpoch(look)])

@@ -25,7 +25,7 @@ from configs.domain import SasrecModel, Workers
 from training.candidates.sasrec import Sasrec
 from training.contract import Progress, TrainingData
 from training.epochs import EachEpoch, Epoch
-from training.sequences import Share
+from training.share import Share
 
 Load = Callable[[], TrainingData]
 

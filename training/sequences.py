@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from features.state import positive
 from training.candidates.transformer import Block, Network
 from training.contract import Progress, TrainingData
 from training.losses import full_cross_entropy, inclusion, sampled_cross_entropy
+from training.share import Share
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.05, 1_000  # of the people, whose one item is held out to choose the best epoch
 PLACES = 10  # validation is NDCG at so many places
@@ -136,16 +137,6 @@ def prepare(network: Network, sequences: Sequences, seed: int) -> None:
     assert isinstance(first, Block)
     first.key_value.weight[dimensions:] = torch.eye(dimensions)
     first.out.weight.copy_(torch.eye(dimensions))
-
-
-@dataclass(frozen=True)
-class Share:
-    """One process of several that learn together: of every batch it reads its part, and `trainer` says to Lightning how the gradients
-    meet. The batches, and with them the steps, are those of one process alone."""
-
-    rank: int
-    workers: int
-    trainer: Mapping[str, Any]
 
 
 Batch = tuple[Tensor, Tensor, Tensor]  # rows (n, t + 1) int64; how many of each are its own (n,) int64; what is foreseen (n, t) bool

@@ -15,7 +15,8 @@ from tests.worlds import World, world
 from training.candidates.sasrec import Sasrec
 from training.contract import TrainingData
 from training.epochs import EachEpoch, Epoch
-from training.sequences import Batches, Sequences, Share
+from training.sequences import Batches, Sequences
+from training.share import Share
 
 WORDS = SasrecModel.model_validate(
     {

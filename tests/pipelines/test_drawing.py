@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import drawing
-from pipelines.document import MISSED, OPEN, REACHED, Cells, Heading, Listing, Picture, Said, Side, html, markdown
+from pipelines.document import MISSED, OPEN, REACHED, Block, Cells, Heading, Listing, Picture, Said, Side, html, markdown
 from pipelines.drawing import Axis, Point
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
@@ -94,7 +94,7 @@ def test_numbers_as_people_write_them(value: float, said: str) -> None:
     assert drawing.number(value) == said
 
 
-BLOCKS = [
+BLOCKS: list[Block] = [
     Heading(1, "All & <more>"),
     Heading(2, "One part"),
     Said("It is a|b", "run <this>"),

@@ -55,8 +55,8 @@ def part(two_stage: float = 0.21, low: float = 0.005) -> dict[str, Any]:
     }
 
 
-def quality(name: str = "movies", **parts: Any) -> dict[str, Any]:
-    reading = {
+def quality(name: str = "movies", **parts: dict[str, Any]) -> dict[str, Any]:
+    reading: dict[str, Any] = {
         "at": "2026-11-25T01:02:03+00:00",
         "part": "own",
         "commit": "c" * 40,
@@ -87,14 +87,15 @@ def home_with(folder: Path, **files: Any) -> Path:
 def test_every_table_and_picture_is_there_and_verdicts_follow_the_figures(tmp_path: Path) -> None:
     own = tmp_path / "home" / "bench" / "quality"
     home = home_with(tmp_path / "home", quality__movies__test=quality())
-    for path, said in (
+    made: list[tuple[Path, Any]] = [
         (own / "movies" / "evaluate" / "feed" / "DONE.json", {"train": "movies/train/t"}),
         (own / "movies" / "train" / "t" / "DONE.json", {"units": {"base": {"sasrec": "movies/fits/s"}, "known": {}, "all": {}}}),
         (
             own / "movies" / "fits" / "s" / "epochs.json",
             [{"epoch": e, "loss": 3.0 / e, "ndcg": 0.1 * e, "seconds": 1.0} for e in (1, 2, 3)],
         ),
-    ):
+    ]
+    for path, said in made:
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(said))
     result = report(home, tmp_path / "page.html", tmp_path / "docs" / "b.md", 1_700_000_000.0)
@@ -125,8 +126,8 @@ def test_every_table_and_picture_is_there_and_verdicts_follow_the_figures(tmp_pa
 
 def test_a_source_that_is_better_makes_the_gain_negative() -> None:
     domain = configs.load("movies")
-    worse = {"own": part(two_stage=0.19)}
-    lines = {line[0]: line for line in report_quality.goals(domain, quality(**worse))}
+    worse = part(two_stage=0.19)
+    lines = {line[0]: line for line in report_quality.goals(domain, quality(own=worse))}
     assert lines["movies: gain over the best source, low end"][2:] == ["-0.0150", "not reached"]
     assert lines["movies: two-stage NDCG@10"][2:] == ["0.1900", "not reached"]
     assert all(line[3] == "not measured" for line in report_quality.goals(domain, None))

@@ -30,7 +30,8 @@ from training.interactions import recent
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
-    from training.sequences import Share, Task
+    from training.sequences import Task
+    from training.share import Share
 
 LEFT_OUT = 5  # items of the history tried as the reason of a score
 WEIGHTS = "network.safetensors"

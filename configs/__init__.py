@@ -69,7 +69,7 @@ def load(name: str, folder: Path | None = None) -> Domain:
             if words[word] != entry.over.get(word):
                 raise ConfigError(
                     f"{adopted_path(path)}: {source}.{word}: {value!r} was adopted over {entry.over.get(word)!r}, but {path.name} now says "
-                    f"{words[word]!r}; take one of them out (`factotum adopt {domain.name} --model {source} --undo` takes out the first)"
+                    f"{words[word]!r}; take one of them out (`factotum adopt {name} --model {source} --undo` takes out the first)"
                 )
             words[word] = value
     try:

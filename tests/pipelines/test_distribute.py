@@ -71,6 +71,7 @@ def test_the_parts_of_a_batch_are_the_batch(workers: int, batch: int) -> None:
     assert all(len(own) == len(whole) for own in parts)
 
 
+@pytest.mark.slow
 def test_two_workers_validate_as_one_does(one_ray: None, tmp_path: Path) -> None:
     from training import distribute
 
@@ -101,6 +102,7 @@ def test_two_workers_validate_as_one_does(one_ray: None, tmp_path: Path) -> None
     assert opened.config == WORDS
 
 
+@pytest.mark.slow
 def test_a_domain_says_how_many_workers_and_the_fits_are_the_same_units(small_run: SmallRun) -> None:
     """Nothing is fitted anew because of where it is fitted; what is new is fitted by the workers, and leaves its learning curve."""
     document = {**small_run.domain.model_dump(mode="json"), "workers": {"sasrec": {"workers": 2}}}

@@ -66,6 +66,7 @@ def with_sequences(small_run: SmallRun) -> Domain:
     return Domain.model_validate(document)
 
 
+@pytest.mark.slow
 def test_a_sequence_models_trial_is_one_training_that_may_be_ended_on_the_way(small_run: SmallRun) -> None:
     domain, features = with_sequences(small_run), small_run.step("featurize")
     result = tune(domain, features, None, "sasrec", 6, small_run.home, False, SILENT)

@@ -298,11 +298,36 @@ class Between(Word):
 
 
 class Search(Word):
-    """What `factotum tune` tries for one source (or for `ranker`): a range for each of its words, and what a trial takes."""
+    """What `factotum tune` tries for one source (or for `ranker`): a range for each of its words, and what a trial takes.
+
+    `looks`: a model that learns by epochs is measured so many times on the way, each time a trial that is behind may be ended."""
 
     words: Annotated[dict[Name, Choices | Between], Field(min_length=1)]
     cpus: Positive = 1.0
+    gpus: Annotated[float, Field(ge=0.0)] = 0.0  # a fraction: several trials share one
+    looks: Annotated[int, Field(ge=1, le=100)] = 8
+
+
+class Workers(Word):
+    """So many workers of Ray Train learn one sequence model together, each with this share of the machines. They go through the same
+    batches as one would, each through its part of every batch, so how many there are is no setting of the model."""
+
+    workers: Annotated[int, Field(ge=2, le=256)]
+    cpus: Positive = 1.0  # of each
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Adopted(Word):
+    """What a search found for one source, or for `ranker`: an entry of NAME.adopted.yaml, which stands beside the domain's YAML and is
+    written and taken back by `factotum adopt`. `words` take the place of those of the YAML as long as it still says `over`."""
+
+    words: Annotated[dict[Name, int | float | str], Field(min_length=1)]
+    over: dict[Name, int | float | str | None]
+    score: float  # of the trial, in the search's own measure
+    before: float | None = None  # of the settings it takes the place of, if the search tried them
+    trials: Count
+    search: str  # its directory's name
+    at: str  # when it was adopted, UTC
 
 
 class Ranker(Word):
@@ -327,6 +352,33 @@ class Protocol(Word):
     split: Split = Split()
     candidates: dict[Name, CandidateModel] = {}
     ranker: Ranker | None = None
+
+
+class Published(Word):
+    """What others publish for one of the domain's protocols; `factotum report` prints it beside our figures."""
+
+    model: str
+    source: str  # where it stands: a repository or a paper
+    figures: dict[str, float]  # metric -> value, as in our own table (NDCG@10)
+    note: str = ""
+
+
+class Goal(Word):
+    """What is to be reached. `figure`: a metric of `row` in the table of `part`; or `train_s` (seconds that its training took), `table_s`
+    (those of the whole table: all training and the evaluation), `gain` (low end of the interval of the two stages over the best
+    single source), `seconds` (of the whole benchmark)."""
+
+    part: str = "own"
+    row: str = "two-stage"
+    figure: str
+    least: float | None = None
+    most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.least is None) == (self.most is None):
+            raise ValueError("a goal has either `least` or `most`")
+        return self
 
 
 # ---------------------------------------------------------------- what is answered
@@ -391,6 +443,9 @@ class Domain(Word):
     candidates: dict[Name, CandidateModel]
     ranker: Ranker | None = Ranker()
     search: dict[Name, Search] = {}
+    published: dict[str, tuple[Published, ...]] = {}  # by the part of `factotum bench quality` that has the same protocol
+    goals: tuple[Goal, ...] = ()
+    workers: dict[Name, Workers] = {}  # sequence models that several workers learn together
     serving: Serving = Serving()
     #: open: anybody may ask, and send events, for people who have no account (a data set's ids); token: nobody may without one.
     #: What belongs to an account needs its token in either case.
@@ -426,6 +481,14 @@ class Domain(Word):
                 if word not in type(model).model_fields or word == "model":
                     allowed = ", ".join(sorted(set(type(model).model_fields) - {"model"}))
                     raise ValueError(f"search.{source}: {word!r} is not a word of it; allowed are {allowed}")
+        for source in self.workers:
+            if source not in self.candidates or self.candidates[source].model != "sasrec":
+                allowed = ", ".join(name for name, model in self.candidates.items() if model.model == "sasrec") or "none here"
+                raise ValueError(f"workers: {source!r} is no source of model sasrec; allowed are {allowed}")
+        parts = ("own", *self.protocols, "cold")
+        for part in (*self.published, *(goal.part for goal in self.goals)):
+            if part not in parts:
+                raise ValueError(f"published, goals: {part!r} is no part of the benchmark; allowed are {', '.join(parts)}")
         known = {"popular", "similar", *self.candidates}
         for call in self.calls:
             if call.answers not in known:

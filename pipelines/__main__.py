@@ -77,6 +77,13 @@ def _session(home: Path, deployment: Path | None, quiet: bool, as_json: bool) ->
     return Session(home.resolve(), words, Reporter(quiet, as_json), quiet, as_json)
 
 
+def _adopted(session: Session, domain: str) -> None:
+    """Says which settings are not those of the YAML."""
+    for model, entry in configs.adopted(domain).items():
+        words = ", ".join(f"{word} {value}" for word, value in entry.words.items())
+        session.reporter.say(f"{model}: {words} (adopted {entry.at[:10]} from {entry.search}; `factotum adopt` can take it back)")
+
+
 # ------------------------------------------------------------------ the steps
 
 
@@ -95,6 +102,7 @@ def run(
     from pipelines.run import run as run_all
 
     session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
+    _adopted(session, domain)
     version = run_all(words, data, session.home, session.deployment, session.reporter)
     session.tell({"domain": words.name, "version": version})
 
@@ -133,6 +141,7 @@ def train(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as_js
     from pipelines.train import train as fit
 
     session, words = _session(home, None, quiet, as_json), configs.load(domain)
+    _adopted(session, domain)
     session.tell({"training": str(fit(words, newest(session.home, words.name, "featurize"), session.home, session.reporter))})
 
 
@@ -397,21 +406,44 @@ def tune(
     model: Annotated[str, typer.Option("--model", help="a source of the YAML, or ranker")],
     samples: Annotated[int, typer.Option("--samples", help="trials", min=1)] = 20,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted search")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="of the models and of what is tried next (default: the split's)")] = None,
     home: HomeDir = _HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a source's settings as the YAML's `search` says (Ray Tune, ASHA, Optuna), on the label window.
 
-    The configuration is not changed: put what you choose into the YAML."""
+    The configuration is not changed: `factotum adopt` does that. The trials are sent to MLflow where MLFLOW_TRACKING_URI is set."""
     from pipelines.run import newest
     from pipelines.steps import latest
+    from pipelines.tune import lines
     from pipelines.tune import tune as search
 
     session, words = _session(home, None, quiet, as_json), configs.load(domain)
     features = newest(session.home, words.name, "featurize")
     trained = newest(session.home, words.name, "train") if model == "ranker" else latest(session.home, words.name, "train")
-    session.tell(search(words, features, trained, model, samples, session.home, resume, session.reporter))
+    result = search(words, features, trained, model, samples, session.home, resume, session.reporter, seed)
+    session.tell(result, lambda: lines(result))
+
+
+@application.command()
+def adopt(
+    domain: DomainName,
+    model: Annotated[str, typer.Option("--model", help="a source of the YAML, or ranker")],
+    trial: Annotated[int | None, typer.Option("--trial", help="this one (default: the best that came to its end)")] = None,
+    back: Annotated[bool, typer.Option("--undo", help="take back what was adopted for the model")] = False,
+    dry_run: DryRun = False,
+    home: HomeDir = _HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Puts the best trial of the newest search in the place of the model's settings: in DOMAIN.adopted.yaml, beside the YAML.
+
+    Every later command reads both. The YAML is not written; --undo, or deleting that file, brings its settings back."""
+    from pipelines.adopt import adopt as take
+    from pipelines.adopt import undo
+
+    session = _session(home, None, True, as_json)
+    session.tell(undo(domain, model, dry_run) if back else take(domain, model, session.home, trial, dry_run))
 
 
 @application.command()
@@ -469,6 +501,24 @@ def bench(
     figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate)
     shown = lines(name, figures)
     session.tell(figures, None if shown is None else lambda: shown)
+
+
+@application.command()
+def report(
+    to: Annotated[Path | None, typer.Option("--to", help="the page (default: report.html of the home)", dir_okay=False)] = None,
+    text: Annotated[Path | None, typer.Option("--markdown", help="also as Markdown, such as docs/benchmarks.md", dir_okay=False)] = None,
+    home: HomeDir = _HOME,
+    as_json: AsJson = False,
+) -> None:
+    """One self-contained page from all benchmarks and searches of the home: tables, pictures, goals reached and not reached."""
+    import time
+
+    from pipelines.report import lines
+    from pipelines.report import report as write
+
+    session = _session(home, None, True, as_json)
+    result = write(session.home, to or session.home / "report.html", text, time.time())
+    session.tell(result, lambda: lines(result))
 
 
 def main() -> None:

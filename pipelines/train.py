@@ -8,17 +8,18 @@ test window) is what evaluation answers from, `all` is what serving gets. No rou
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from configs.domain import Domain, PopularityModel
+from configs.domain import Domain, PopularityModel, SasrecModel, Workers
 from configs.domain import Ranker as RankerWords
 from features.catalogue import Catalogue
 from features.compute import PairFeatures
@@ -38,6 +39,7 @@ from training.split import Split, Targets, split, targets
 
 Round = Literal["base", "known", "all"]
 Window = tuple[Histories, Targets]  # what was known of people, and what they took next
+EPOCHS = "epochs.json"  # beside a sequence model: loss and validation of each epoch
 _FITS = 3  # raise it when a change in a model makes earlier fits worthless
 _CODE = 5  # raise it when a change here makes earlier trainings worthless
 
@@ -176,7 +178,10 @@ def _fit_round(domain: Domain, features_dir: Path, units: Mapping[Round, Mapping
             "threads": threads,
             "warm": str(units[before][name] / "model") if neural and before is not None else None,
         }
-        task = ray.remote(num_cpus=threads, num_gpus=gpus if neural else 0.0, max_retries=1)(fit_unit)
+        if name in domain.workers:  # the workers take what they need; what waits for them takes nothing
+            task = ray.remote(num_cpus=0, max_retries=1)(fit_unit)
+        else:
+            task = ray.remote(num_cpus=threads, num_gpus=gpus if neural else 0.0, max_retries=1)(fit_unit)
         waiting[task.remote(work)] = (name, unit)
     try:
         while waiting:
@@ -205,23 +210,60 @@ def fit_unit(work: Mapping[str, Any]) -> float:
     with Step(unit) as step:
         if step.done is not None:
             return 0.0
-        features = load_features(Path(work["features"]), domain)
-        part = part_of(features, split(features.histories, domain.split, features.moment), which)
-        words = domain.candidates[work["name"]]
-        model = build.load(words, Path(work["warm"])) if work["warm"] else build.build(words)
+        words, wanted = domain.candidates[work["name"]], domain.workers.get(work["name"])
+        warm = Path(work["warm"]) if work["warm"] else None
+        threads = int(work["threads"]) if wanted is None else max(1, int(wanted.cpus))
+        half = unit / "model.half"
+        shutil.rmtree(half, ignore_errors=True)
+        (unit / EPOCHS).unlink(missing_ok=True)
+
+        def load() -> TrainingData:
+            features = load_features(Path(work["features"]), domain)
+            part = part_of(features, split(features.histories, domain.split, features.moment), which)
+            return TrainingData(part.histories, features.catalogue, part.moment, domain.split.seed, threads)
 
         def told(what: str, share: float) -> None:
             write_json(unit / "progress.json", {"what": what, "share": share})
 
-        with Peak() as peak:
-            model.fit(TrainingData(part.histories, features.catalogue, part.moment, domain.split.seed, int(work["threads"])), told)
-        half = unit / "model.half"
-        shutil.rmtree(half, ignore_errors=True)
-        model.save(half)
+        if isinstance(words, SasrecModel):
+            peak_bytes = _fit_sequences(words, load, wanted, half, warm, told, unit / EPOCHS)
+        else:
+            model, data = build.build(words), load()
+            with Peak() as peak:
+                model.fit(data, told)
+            model.save(half)
+            peak_bytes = peak.bytes
         shutil.rmtree(unit / "model", ignore_errors=True)
         half.rename(unit / "model")
-        step.finish({"source": work["name"], "round": which, "peak_bytes": peak.bytes})
+        together = {} if wanted is None else {"workers": wanted.workers}
+        step.finish({"source": work["name"], "round": which, "peak_bytes": peak_bytes, **together})
     return time.monotonic() - began
+
+
+def _fit_sequences(
+    words: SasrecModel, load: Callable[[], TrainingData], wanted: Workers | None, to: Path, warm: Path | None, told: Progress, curve: Path
+) -> int:
+    """Fits a sequence model here, or in several workers, and saves it; its learning curve goes into the file `curve`, epoch by epoch.
+    Returns the peak of memory in bytes."""
+    from training.candidates.sasrec import Sasrec
+    from training.epochs import EachEpoch, Epoch
+
+    epochs: list[dict[str, float | int | None]] = []
+
+    def note(epoch: Epoch) -> None:
+        ndcg = None if math.isnan(epoch.ndcg) else round(epoch.ndcg, 6)
+        epochs.append({"epoch": epoch.number, "loss": round(epoch.loss, 6), "ndcg": ndcg, "seconds": round(epoch.seconds, 3)})
+        write_json(curve, epochs)
+
+    if wanted is not None:
+        from training import distribute
+
+        return distribute.fit(words, load, wanted, to, warm, told, note)
+    model, data = Sasrec(words) if warm is None else Sasrec.load(warm), load()
+    with Peak() as peak:
+        model.fit(data, told, [EachEpoch(note)])
+    model.save(to)
+    return peak.bytes
 
 
 def examples_of(

@@ -359,7 +359,7 @@ class EngineParts:
         because = model.because(state, order)
         out = []
         for place, (row, said) in enumerate(zip(order, because, strict=True)):
-            why = explain.reasons({name: said} if said is not None else {}, {name: 1.0}, {}, self._catalogue)
+            why = explain.reasons({name: [said]} if said is not None else {}, {name: 1.0}, {}, self._catalogue)
             out.append(
                 SlateItem(
                     self._catalogue.ids.id(int(row)),

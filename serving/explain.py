@@ -12,48 +12,62 @@ from numpy.typing import NDArray
 from configs.domain import Items
 from features.catalogue import Catalogue
 from serving.slate import Question, Reason
-from training.contract import CandidateModel, Evidence
+from training.contract import CandidateModel, Evidence, TellsParts
 from training.retrieval import SOURCE_COLUMNS
 
 MOST_REASONS = 4
+MOST_PARTS = 3  # of one source's score that are named
+#: Source -> what it says of an item, the strongest first.
+Told = dict[str, Sequence[Evidence]]
 _log = logging.getLogger(__name__)
 
 
 def gather(
     models: Mapping[str, CandidateModel], question: Question, sources: Sequence[str], rows: NDArray[np.int32], ranks: NDArray[np.int16]
-) -> list[dict[str, Evidence]]:
-    """What each source that brought an item says of it: one dict an item. `ranks` (items, sources), 0 = did not bring it."""
-    told: list[dict[str, Evidence]] = [{} for _ in rows]
+) -> list[Told]:
+    """What each source that brought an item says of it: one dict an item. `ranks` (items, sources), 0 = did not bring it. Where an
+    explanation is asked for, a source whose score is a sum names the MOST_PARTS largest parts of it."""
+    told: list[Told] = [{} for _ in rows]
     if not question.reasons:
         return told
     for column, source in enumerate(sources):
         places = np.flatnonzero(ranks[:, column] > 0)
         if not len(places):
             continue
+        model = models[source]
         try:
-            because = models[source].because(question.state, rows[places], question.explain)
+            if question.explain and isinstance(model, TellsParts):
+                because = [
+                    [part for part in parts if part.item is None or part.item != row][:MOST_PARTS]  # an item is no reason for itself
+                    for row, parts in zip(rows[places], model.parts(question.state, rows[places]), strict=True)
+                ]
+            else:
+                because = [[] if said is None else [said] for said in model.because(question.state, rows[places], question.explain)]
         except Exception:  # an answer without one source's reasons is better than none
             _log.exception("source %s cannot say why", source)
             continue
-        for place, said in zip(places, because, strict=True):
-            if said is not None:
-                told[place][source] = said
+        for place, parts in zip(places, because, strict=True):
+            if parts:
+                told[place][source] = parts
     return told
 
 
 def reasons(
-    evidence: Mapping[str, Evidence], strengths: Mapping[str, float], features: Mapping[str, float], catalogue: Catalogue
+    evidence: Mapping[str, Sequence[Evidence]], strengths: Mapping[str, float], features: Mapping[str, float], catalogue: Catalogue
 ) -> tuple[Reason, ...]:
     """The strongest reasons for one item, largest share first.
 
     `evidence`: what each source says; `strengths`: how much each source mattered (signed; its contribution to the score, or
-    1 / place); `features`: contributions of the ranker's other features, empty where none were asked for. Sources that say
-    the same thing are one reason, their shares added. Shares are of everything in `strengths` and `features`.
+    1 / place); `features`: contributions of the ranker's other features, empty where none were asked for. Of a source that names
+    parts of its score each part has its share of the source's strength, and speaks against the item where it takes away. Sources
+    that say the same thing are one reason, their shares added. Shares are of everything in `strengths` and `features`.
     """
     total = sum(abs(value) for value in (*strengths.values(), *features.values())) or 1.0
     merged: dict[tuple[str, int | None, str | None], list[tuple[str, float, float]]] = {}
-    for source, said in evidence.items():
-        merged.setdefault((said.kind, said.item, said.feature), []).append((source, said.value, strengths.get(source, 0.0)))
+    for source, parts in evidence.items():
+        for said in parts:
+            strength = strengths.get(source, 0.0) * said.share * (-1.0 if said.value < 0.0 else 1.0)
+            merged.setdefault((said.kind, said.item, said.feature), []).append((source, said.value, strength))
     out = [
         Reason(
             kind=kind,

@@ -48,7 +48,9 @@ class Reason:
 
     kind `item`, `attribute`, `popular`, `cluster`, `new`: what a source itself knows (contract.Evidence); `feature`: a feature
     of the ranker. `share`: of the item's sources by the place they gave it, or, where an explanation was asked for, of the
-    ranker's contributions (absolute, over all features): then `value` of a `feature` is its contribution to the score.
+    ranker's contributions (absolute, over all features): then `value` of a `feature` is its contribution to the score, and a source
+    whose score is a sum (items that carry it, words that are shared) names several of its parts, which share what it contributed.
+    `sign`: whether it speaks for the item.
     """
 
     kind: str

@@ -7,7 +7,7 @@ filters, unions of sources) is done once, in training/retrieval.py, for all of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, Self, runtime_checkable
 
@@ -40,13 +40,22 @@ class Evidence:
     """Why a source brought an item, in machine form.
 
     kind `item`: another item of this person's (row `item`); `attribute`: a shared word (`feature` = "genre:Comedy");
-    `popular`: how many chose it; `cluster`: people like this person. `value` is in the source's own unit, larger is stronger.
+    `popular`: how many chose it; `cluster`: people like this person. `value` is in the source's own unit, larger is stronger. `share`:
+    where it is one of several parts of a score, |value| over the sum of all parts' |values|.
     """
 
     kind: Literal["item", "attribute", "popular", "cluster", "new"]
     value: float
     item: int | None = None
     feature: str | None = None
+    share: float = 1.0
+
+
+def shared(parts: Sequence[Evidence]) -> list[Evidence]:
+    """The parts of a score that are not 0, with their shares, the largest |value| first (equal ones in the order given)."""
+    total = sum(abs(part.value) for part in parts)
+    order = sorted((part for part in parts if part.value != 0.0), key=lambda part: -abs(part.value))
+    return [replace(part, share=abs(part.value) / total) for part in order]
 
 
 class CandidateModel(Protocol):
@@ -77,6 +86,16 @@ class CandidateModel(Protocol):
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Opens what `save` wrote, large arrays memory-mapped. Raises FileNotFoundError, ValueError."""
+        ...
+
+
+@runtime_checkable
+class TellsParts(Protocol):
+    """A model whose score is a sum, and that can say of what."""
+
+    def parts(self, state: UserState, items: NDArray[np.int32]) -> list[list[Evidence]]:
+        """For each of these items everything its score is made of, the largest |value| first: the values sum to the score (to 1e-4),
+        the shares to 1; a negative part takes away. An empty list where the score is -inf."""
         ...
 
 

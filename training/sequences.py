@@ -29,6 +29,7 @@ from features.state import positive
 from training.candidates.transformer import Block, Network
 from training.contract import Progress, TrainingData
 from training.losses import full_cross_entropy, inclusion, sampled_cross_entropy
+from training.share import Share
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.05, 1_000  # of the people, whose one item is held out to choose the best epoch
 PLACES = 10  # validation is NDCG at so many places
@@ -50,6 +51,7 @@ class Sequences:
     rows: NDArray[np.int64]
     held: NDArray[np.int64]
     ordered: bool
+    catalogue: int  # rows of the whole catalogue
 
     @classmethod
     def of(cls, data: TrainingData) -> Sequences:
@@ -77,7 +79,7 @@ class Sequences:
         lengths = lengths.copy()
         lengths[people] -= 1
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return cls(vocabulary.astype(np.int64), indptr, np.delete(rows, places), held, data.histories.ordered)
+        return cls(vocabulary.astype(np.int64), indptr, np.delete(rows, places), held, data.histories.ordered, len(data.catalogue))
 
     def windows(self, window: int, chance: np.random.Generator) -> Windows:
         """Every item of a person but the first is foreseen once, from at most `window` before it. Histories longer than that are
@@ -144,8 +146,9 @@ class Batches(IterableDataset[Batch]):
     """One epoch of windows of nearly equal length: `batch` of the longest, or as many shorter ones as fill the same space. What is
     empty stands at the end, where causal attention does not see it. The order is seeded and differs from epoch to epoch."""
 
-    def __init__(self, sequences: Sequences, window: int, batch: int, seed: int) -> None:
+    def __init__(self, sequences: Sequences, window: int, batch: int, seed: int, share: Share | None = None) -> None:
         self._sequences, self._window, self._batch, self._seed = sequences, window, batch, seed
+        self._share = share
         self.epoch = 0
 
     def _groups(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
@@ -167,7 +170,10 @@ class Batches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         windows, groups = self._groups(self.epoch)
         self.epoch += 1
-        for group in groups:
+        for whole in groups:
+            group = whole
+            if self._share is not None:  # a batch of fewer windows than workers has some twice: nobody may be left without
+                group = np.resize(whole, max(len(whole), self._share.workers))[self._share.rank :: self._share.workers]
             starts, lengths = windows.starts[group], windows.lengths[group]
             places = np.arange(lengths.max())
             own = places < lengths[:, None]
@@ -330,12 +336,13 @@ def train(
     threads: int,
     progress: Progress | None = None,
     callbacks: Sequence[lightning.Callback] = (),
+    share: Share | None = None,
 ) -> None:
     """Trains the network in place and leaves the weights of its best epoch in it, on the CPU. On a GPU, if there is one, in
     bfloat16. `network` knows the items of `sequences.vocabulary`. Writes no file. Raises what `progress` raises.
 
     The same seed gives the same weights on one machine's CPU, unless `seconds` ends it: then the clock has its say."""
-    batches = Batches(sequences, config.window, config.batch, seed)
+    batches = Batches(sequences, config.window, config.batch, seed, share)
     task = Task(config, network, sequences, batches.steps(epochs), rate, seed)
     watch = Watch(config, epochs, progress)
     gpu = torch.cuda.is_available()
@@ -346,7 +353,7 @@ def train(
             trainer = lightning.Trainer(
                 max_epochs=epochs,
                 accelerator="gpu" if gpu else "cpu",
-                devices=1,
+                **({"devices": 1} if share is None else share.trainer),
                 precision="bf16-mixed" if _half(config, gpu) else "32-true",
                 logger=False,
                 enable_checkpointing=False,

@@ -1,14 +1,15 @@
 """Ray Tune with ASHA and Optuna over whatever can be measured: the search itself knows no model and no data.
 
-Li et al. 2020 (ASHA); Akiba et al. 2019 (Optuna, TPE sampler). The state of a search lies in its directory: a driver that was
-killed is gone on with by `resume`.
+Li et al. 2020 (ASHA); Akiba et al. 2019 (Optuna, TPE sampler). A trial is one training; it says on its way how good it is, and where
+it is behind most of those that came as far before it, it is ended there. The state of a search lies in its directory: a driver
+that was killed is gone on with by `resume`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, assert_never
@@ -21,26 +22,42 @@ from ray.tune.search.optuna import OptunaSearch
 
 from configs.domain import Between, Choices, Search
 
-#: Words tried -> the measure after each stage of the trial, larger is better. May be stopped after any of them.
-Measure = Callable[[Mapping[str, Any]], Iterator[float]]
+#: Called by a trial with its measure, larger is better, and the share (0..1) of its training that is done. It may not return.
+Told = Callable[[float, float], None]
+#: Tries these words; calls `Told` at least once, the last time with share 1.
+Measure = Callable[[Mapping[str, Any], Told], None]
 METRIC = "score"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as it ended. `score` is None for one that failed; `error` says how."""
+    """One trial as it ended. `number` counts from 1 in the order in which they were made. `score` is its last measure, None for one that
+    failed; `error` says how. `curve`: (share of the training, measure) at each look; where it ends below 1 the trial was stopped."""
 
+    number: int
     words: dict[str, Any]
     score: float | None
-    stages: int
+    curve: tuple[tuple[float, float], ...]
     seconds: float
     error: str | None
 
+    @property
+    def stopped(self) -> bool:
+        return self.error is None and (not self.curve or self.curve[-1][0] < 1.0)
+
 
 def search(
-    measure: Measure, space: Search, samples: int, seed: int, directory: Path, resume: bool, told: Callable[[int, float | None], None]
+    measure: Measure,
+    space: Search,
+    samples: int,
+    seed: int,
+    directory: Path,
+    resume: bool,
+    told: Callable[[int, float | None], None],
+    first: Mapping[str, Any] | None = None,
 ) -> list[Trial]:
-    """Runs `samples` trials in the Ray that is connected; returns them best first. `told`(finished, best so far) as it goes.
+    """Runs `samples` trials in the Ray that is connected; returns them best first, those that went to their end before those that were
+    stopped. `told`(finished, best so far) as it goes. `first`: words that the first trial is to have, one for each of the space.
 
     resume: goes on with the search in `directory`; finished trials are not run again, failed and unfinished ones are.
     Raises FileNotFoundError if there is none to resume, FileExistsError if there is one and `resume` is False.
@@ -51,8 +68,13 @@ def search(
     logging.getLogger("optuna").setLevel(logging.WARNING)
 
     def trial(words: dict[str, Any]) -> None:
-        for score in measure(words):
-            tune.report({METRIC: score})
+        curve: list[tuple[float, float]] = []
+
+        def look(score: float, share: float) -> None:
+            curve.append((round(share, 6), score))
+            tune.report({METRIC: score, "curve": list(curve)})
+
+        measure(words, look)
 
     trainable = tune.with_resources(trial, {"cpu": space.cpus, "gpu": space.gpus})
     there = tune.Tuner.can_restore(str(directory))
@@ -64,7 +86,7 @@ def search(
         raise FileExistsError(f"{directory} holds a search already: resume it, or remove it")
     else:
         at_once = max(1, int(ray.cluster_resources().get("CPU", 1) // space.cpus))
-        optuna = OptunaSearch(metric=METRIC, mode="max", seed=seed)
+        optuna = OptunaSearch(metric=METRIC, mode="max", seed=seed, points_to_evaluate=[dict(first)] if first else None)
         tuner = tune.Tuner(
             trainable,
             param_space={word: _domain(range_) for word, range_ in space.words.items()},
@@ -73,7 +95,8 @@ def search(
                 mode="max",
                 num_samples=samples,
                 search_alg=ConcurrencyLimiter(optuna, max_concurrent=at_once),
-                scheduler=ASHAScheduler(max_t=100, grace_period=2, reduction_factor=2),
+                reuse_actors=True,  # a process that has torch and Lightning in it already takes the next trial
+                scheduler=ASHAScheduler(max_t=space.looks, grace_period=1, reduction_factor=2),
             ),
             run_config=tune.RunConfig(name=directory.name, storage_path=str(directory.parent), verbose=0, callbacks=[_Told()]),
         )
@@ -83,18 +106,20 @@ def search(
     finally:
         _Told.listener = None
     trials = []
-    for result in (results[position] for position in range(len(results))):
+    for position in range(len(results)):
+        result = results[position]
         metrics = result.metrics or {}
         trials.append(
             Trial(
+                position + 1,
                 dict(result.config or {}),
                 float(metrics[METRIC]) if METRIC in metrics and result.error is None else None,
-                int(metrics.get("training_iteration", 0)),
+                tuple((float(share), float(score)) for share, score in metrics.get("curve", ())),
                 round(float(metrics.get("time_total_s", 0.0)), 2),
                 None if result.error is None else str(result.error).strip().splitlines()[-1],
             )
         )
-    return sorted(trials, key=lambda done: -(done.score if done.score is not None else float("-inf")))
+    return sorted(trials, key=lambda done: (done.score is None, done.stopped, -(done.score or 0.0), done.number))
 
 
 class _Told(tune.Callback):

@@ -15,7 +15,7 @@ from configs.domain import AlsModel, CandidateModel, ClustersModel, ContentModel
 from features.state import UserState
 from tests.worlds import DAY, KINDS, START, World, checkerboard
 from training import build, contract
-from training.contract import FindsSimilar, PlacesNewItems
+from training.contract import FindsSimilar, PlacesNewItems, TellsParts
 
 CONFIGS: dict[str, CandidateModel] = {
     "popularity": PopularityModel(model="popularity", half_life_days=30.0),
@@ -195,6 +195,32 @@ def test_evidence_speaks_of_the_person(name: str, ordered: bool) -> None:
                 assert word in borne if isinstance(borne, list) else word == borne
     assert told
     assert model.because(people(world)[0], np.empty(0, dtype=np.int32)) == []
+
+
+@EITHER
+@pytest.mark.parametrize("name", ["als", "content", "neighbours"])
+def test_the_parts_of_a_score_sum_to_it(name: str, ordered: bool) -> None:
+    world, model = place(ordered), fitted(name, ordered)
+    assert isinstance(model, TellsParts)
+    items = np.arange(len(world.catalogue), dtype=np.int32)
+    states = people(world)
+    for state, scores in zip(states, model.scores(states, world.now), strict=True):
+        parts = model.parts(state, items)
+        assert len(parts) == len(items)
+        for score, found in zip(scores, parts, strict=True):
+            if np.isneginf(score):
+                assert found == []
+                continue
+            assert sum(part.value for part in found) == pytest.approx(float(score), abs=1e-4)
+            if found:
+                assert sum(part.share for part in found) == pytest.approx(1.0, abs=1e-6)
+            assert [abs(part.value) for part in found] == sorted((abs(part.value) for part in found), reverse=True)
+            assert all(part.item in state.positives for part in found if part.kind == "item")
+    assert model.parts(states[0], items[:0]) == []
+
+
+def test_models_whose_score_is_no_sum_do_not_pretend() -> None:
+    assert [name for name in CONFIGS if isinstance(fitted(name), TellsParts)] == ["content", "als", "neighbours"]
 
 
 @EVERY

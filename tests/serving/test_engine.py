@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.compute import attribute_vectors
 from features.state import UserState
+from serving import explain
 from serving.engine import Engine
 from serving.filters import FilterError
 from serving.slate import Question, Range, Slate, Words
@@ -485,6 +486,40 @@ def test_asked_to_explain_shares_are_of_the_rankers_contributions(engine: Engine
     assert not any(reason.kind == "feature" for item in plain.items for reason in item.reasons)
     for item in plain.items:  # by the places the sources gave it
         assert sum(reason.share for reason in item.reasons) <= 1.0 + 1e-3
+
+
+def test_what_the_ranker_contributes_sums_to_the_score_that_is_shown(engine: Engine) -> None:
+    question = ask(engine, 3, explain=True)
+    ranked = engine._parts.rank([question])
+    assert ranked.rows is not None
+    ranker = engine.bundle.ranker
+    assert ranker is not None
+    at = ranked.rankings[0].at[ranked.rankings[0].at >= 0]
+    sums = ranker.contributions(ranked.rows[at]).sum(axis=1)
+    np.testing.assert_allclose(sums, ranked.rankings[0].scores[: len(at)], atol=1e-6)
+    for place, item in enumerate(one(engine, question).items):
+        assert item.score == pytest.approx(float(sums[place]), abs=1e-5)
+        by_source, others = explain.split_contributions(
+            ranker.names, ranker.sources, ranker.contributions(ranked.rows[at[place : place + 1]])[0]
+        )
+        total = sum(map(abs, (*by_source.values(), *others.values())))
+        for reason in item.reasons:
+            assert reason.sign in (-1, 0, 1)
+            if reason.kind == "feature":
+                assert reason.value == pytest.approx(others[str(reason.feature)], abs=1e-5)
+                assert reason.share == pytest.approx(abs(reason.value) / total, abs=1e-3)
+            else:
+                assert reason.share <= sum(abs(by_source[source]) for source in str(reason.source).split("+")) / total + 1e-3
+
+
+def test_an_explanation_names_several_items_that_carry_the_score(engine: Engine) -> None:
+    slates = engine.recommend([ask(engine, person, explain=True) for person in range(0, PEOPLE, 4)])
+    named = [
+        sum(reason.kind == "item" and "als" in str(reason.source).split("+") for reason in item.reasons)
+        for slate in slates
+        for item in slate.items
+    ]
+    assert max(named) >= 2
 
 
 def test_without_reasons_the_answer_is_the_same(engine: Engine) -> None:

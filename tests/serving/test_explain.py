@@ -32,7 +32,7 @@ def told(*why: Reason, language: str = "en") -> str | None:
 
 def test_shares_are_of_all_that_mattered_largest_first() -> None:
     got = reasons(
-        {"als": Evidence("item", 0.9, item=0), "popular": Evidence("popular", 40.0)},
+        {"als": [Evidence("item", 0.9, item=0)], "popular": [Evidence("popular", 40.0)]},
         {"als": 0.5, "popular": 1.0, "content": 0.5},
         {},
         CATALOGUE,
@@ -45,15 +45,15 @@ def test_shares_are_of_all_that_mattered_largest_first() -> None:
 
 def test_the_same_evidence_of_two_sources_is_one_reason() -> None:
     got = reasons(
-        {"als": Evidence("item", 0.2, item=1), "sasrec": Evidence("item", -0.7, item=1)}, {"als": 0.25, "sasrec": 0.75}, {}, CATALOGUE
+        {"als": [Evidence("item", 0.2, item=1)], "sasrec": [Evidence("item", 0.7, item=1)]}, {"als": 0.25, "sasrec": 0.75}, {}, CATALOGUE
     )
     assert len(got) == 1
-    assert (got[0].source, got[0].share, got[0].value, got[0].item) == ("als+sasrec", 1.0, -0.7, "b")
+    assert (got[0].source, got[0].share, got[0].value, got[0].item) == ("als+sasrec", 1.0, 0.7, "b")
 
 
 def test_contributions_have_their_sign_and_two_features_are_named() -> None:
     got = reasons(
-        {"als": Evidence("item", 0.9, item=0)},
+        {"als": [Evidence("item", 0.9, item=0)]},
         {"als": -0.4},
         {"item.recent": 0.3, "pair.genre_affinity": -0.2, "user.history": 0.1, "item.trend": 0.0},
         CATALOGUE,
@@ -65,8 +65,23 @@ def test_contributions_have_their_sign_and_two_features_are_named() -> None:
     ]
 
 
+def test_parts_of_a_score_share_what_their_source_contributed() -> None:
+    """ALS contributed 0.8 of 1.0: half of it by the first item, a quarter against it by the second; the genre stands alone."""
+    parts = [Evidence("item", 0.6, item=0, share=0.5), Evidence("item", -0.3, item=1, share=0.25)]
+    got = reasons(
+        {"als": parts, "content": [Evidence("attribute", 0.4, feature="genre:Comedy")]}, {"als": 0.8, "content": 0.2}, {}, CATALOGUE
+    )
+    assert [(reason.item, reason.feature, reason.share, reason.sign, reason.value) for reason in got] == [
+        ("a", None, 0.4, 1, 0.6),
+        (None, "genre:Comedy", 0.2, 1, 0.4),
+        ("b", None, 0.2, -1, -0.3),
+    ]
+    turned = reasons({"als": parts}, {"als": -0.8}, {}, CATALOGUE)  # the ranker holds the source's word against the item
+    assert [(reason.item, reason.sign) for reason in turned] == [("a", -1), ("b", 1)]
+
+
 def test_at_most_so_many_and_the_same_order_every_time() -> None:
-    evidence = {f"s{number}": Evidence("attribute", 1.0, feature=f"genre:{number}") for number in range(9)}
+    evidence = {f"s{number}": [Evidence("attribute", 1.0, feature=f"genre:{number}")] for number in range(9)}
     strengths = dict.fromkeys(evidence, 1.0)
     got = reasons(evidence, strengths, {}, CATALOGUE)
     assert len(got) == MOST_REASONS

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss, ndcg_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, label_ranking_average_precision_score, ndcg_score, precision_score
 from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import recall_score as sklearn_recall
+from sklearn.metrics.pairwise import cosine_similarity
 
 from training import metrics
 from training.metrics import Counts, Hits, PerPerson
@@ -81,6 +85,75 @@ def test_ndcg_is_that_of_scikit_learn(seed: int, items: int, k: int) -> None:
     assert ours[0] == pytest.approx(ndcg_score(relevant[None].astype(float), scores[None], k=k), abs=1e-12)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 30), st.integers(1, 30))
+def test_the_others_are_those_of_scikit_learn_too(seed: int, items: int, k: int) -> None:
+    """Precision and recall of a set that is chosen; average precision of a whole ranking; the reciprocal rank of one target."""
+    chance = np.random.default_rng(seed)
+    k = min(k, items)
+    relevant = chance.random(items) < 0.3
+    relevant[chance.integers(items)] = True
+    scores = chance.permutation(items).astype(np.float64)
+    ranked = np.argsort(-scores).astype(np.int32)
+    targets, chosen = np.flatnonzero(relevant).astype(np.int32), np.isin(np.arange(items), ranked[:k])
+    hits, count = metrics.hits_of([ranked], [targets], k), np.array([len(targets)], dtype=np.int64)
+    assert metrics.precision(hits, count)[0] == pytest.approx(precision_score(relevant, chosen), abs=1e-12)
+    assert metrics.recall(hits, count)[0] == pytest.approx(sklearn_recall(relevant, chosen), abs=1e-12)
+    assert metrics.hit_rate(hits, count)[0] == float(sklearn_recall(relevant, chosen) > 0)
+    whole = metrics.hits_of([ranked], [targets], items)
+    assert metrics.average_precision(whole, count)[0] == pytest.approx(average_precision_score(relevant, scores), abs=1e-12)
+    one = metrics.hits_of([ranked], [targets[:1]], items)
+    expected = label_ranking_average_precision_score((np.arange(items) == targets[0])[None], scores[None])
+    assert metrics.reciprocal_rank(one, np.array([1], dtype=np.int64))[0] == pytest.approx(expected, abs=1e-12)
+
+
+# What RecTools 0.19.0 gives for these lists, at 5 places; `TAKERS` of 12 people. Made once, in an environment of its own.
+RANKED = lists([7, 26, 27, 24, 10], [5, 27, 29, 4, 19], [12, 19, 16, 22, 29], [28, 1, 21, 7, 15], [13, 20, 2, 16, 25], [28, 18, 24, 16, 8])
+TRUTH = lists(
+    [5, 10, 18, 19, 27],
+    [10, 12, 20, 27, 28, 29],
+    [6, 12, 15, 16, 17, 24, 27, 29],
+    [1, 7, 11, 12, 15, 17, 27],
+    [10, 14, 15, 20, 21, 28],
+    [2, 5, 6, 8, 11, 17, 23, 26],
+)
+TAKERS = [9, 7, 3, 6, 1, 3, 0, 6, 3, 4, 1, 0, 2, 3, 0, 1, 2, 2, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0]
+RECTOOLS = {
+    "HitRate": [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    "Precision": [0.4, 0.4, 0.6, 0.6, 0.2, 0.2],
+    "Recall": [0.4, 0.333333333333, 0.375, 0.428571428571, 0.166666666667, 0.125],
+    "NDCG": [0.300785180149, 0.383566367371, 0.639945385423, 0.49125969209, 0.213986264735, 0.131205077512],
+    "MRR": [0.333333333333, 0.5, 1.0, 0.5, 0.5, 0.2],
+    "MAP": [0.146666666667, 0.194444444444, 0.283333333333, 0.228571428571, 0.083333333333, 0.025],
+    "MeanInvUserFreq": [3.067970000577, 3.267970000577, 3.184962500721, 2.506499016165, 2.750977500433, 3.067970000577],
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "theirs"),
+    [
+        (metrics.hit_rate, "HitRate"),
+        (metrics.precision, "Precision"),
+        (metrics.recall, "Recall"),
+        (metrics.ndcg, "NDCG"),
+        (metrics.reciprocal_rank, "MRR"),
+    ],
+)
+def test_the_same_as_rectools(metric: Callable[[Hits, Counts], PerPerson], theirs: str) -> None:
+    counts = np.array([len(own) for own in TRUTH], dtype=np.int64)
+    np.testing.assert_allclose(metric(metrics.hits_of(RANKED, TRUTH, 5), counts), RECTOOLS[theirs], atol=1e-10)
+
+
+def test_where_rectools_has_another_formula_the_difference_is_known() -> None:
+    """Their MAP divides by all targets, ours by those that fit into the list; their novelty counts takers without the one that ours
+    adds to both sides, and one where there is none."""
+    counts = np.array([len(own) for own in TRUTH], dtype=np.int64)
+    ours = metrics.average_precision(metrics.hits_of(RANKED, TRUTH, 5), counts)
+    np.testing.assert_allclose(ours * np.minimum(counts, 5) / counts, RECTOOLS["MAP"], atol=1e-10)
+    without_ours = np.array([max(takers, 1) - 1 for takers in TAKERS], dtype=np.float32)
+    np.testing.assert_allclose(metrics.novelty(RANKED, without_ours, 11), RECTOOLS["MeanInvUserFreq"], atol=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=5), st.integers(0, 10))
 def test_every_metric_lies_between_zero_and_one(rows: list[list[bool]], more: int) -> None:
@@ -106,6 +179,16 @@ def test_gini_of_equal_and_of_one_sided_attention() -> None:
     assert metrics.gini([], 4) == 0.0
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_gini_is_half_the_relative_mean_difference(seed: int) -> None:
+    """Its definition: the mean absolute difference of two items' counts, over twice their mean."""
+    chance = np.random.default_rng(seed)
+    shown = [chance.choice(20, 5, replace=False, p=np.arange(1, 21) / 210.0).astype(np.int32) for _ in range(15)]
+    counts = np.bincount(np.concatenate(shown), minlength=20).astype(np.float64)
+    expected = np.abs(counts[:, None] - counts[None, :]).mean() / (2.0 * counts.mean())
+    assert metrics.gini(shown, 20) == pytest.approx(expected, abs=1e-12)
+
+
 def test_novelty_is_self_information() -> None:
     takers = np.array([7.0, 0.0, 3.0], dtype=np.float32)
     # 7 people: -log2(8/8) = 0, -log2(1/8) = 3, -log2(4/8) = 1
@@ -117,6 +200,16 @@ def test_diversity_is_one_minus_the_mean_cosine_of_pairs() -> None:
     vectors = np.array([[1, 0], [0, 1], [half, half], [0, 0]], dtype=np.float32)
     got = metrics.diversity(lists([0, 1], [0, 2], [0, 1, 2], [0], [0, 3]), vectors)
     assert got.tolist() == pytest.approx([1.0, 1.0 - half, 1.0 - (0.0 + half + half) / 3.0, 0.0, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_diversity_is_that_of_scikit_learns_cosines(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    vectors = chance.normal(size=(30, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ranked = chance.choice(30, 8, replace=False).astype(np.int32)
+    away = 1.0 - cosine_similarity(vectors[ranked])
+    assert metrics.diversity([ranked], vectors)[0] == pytest.approx(away[~np.eye(8, dtype=bool)].mean(), abs=1e-6)
 
 
 def test_surprisal_is_the_share_of_the_most_surprise_there_can_be() -> None:
@@ -165,6 +258,15 @@ def test_probabilities_agree_with_scikit_learn(seed: int) -> None:
     came = generator.random(500) < foretold
     assert metrics.brier(foretold, came) == pytest.approx(brier_score_loss(came, foretold), rel=1e-12)
     assert metrics.log_loss(foretold, came) == pytest.approx(sklearn_log_loss(came, foretold), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_calibration_error_is_the_gap_of_scikit_learns_curve(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    foretold = generator.random(400)
+    came = generator.random(400) < foretold**2
+    true, said = calibration_curve(came, foretold, n_bins=10, strategy="quantile")
+    assert metrics.calibration_error(foretold, came, bins=10) == pytest.approx(float(np.abs(true - said).mean()), abs=1e-12)
 
 
 @pytest.mark.parametrize(("foretold", "came"), [([], []), ([0.5], [True, False]), ([1.2], [True]), ([-0.1], [False]), ([math.nan], [True])])

@@ -90,6 +90,23 @@ def test_items_training_never_met(ring: World) -> None:
     np.testing.assert_array_equal(*model.scores([more.person([0, 3]), more.person([0])], more.now))
 
 
+def test_left_out_is_by_how_much_the_score_falls(ring: World, of_ring: Sasrec) -> None:
+    """Asked thoroughly it names the item without which the score is lowest, and by how much, as asking again without it shows."""
+    rows = [8, 2, 3, 4, 5]
+    told = of_ring.because(ring.person(rows), np.array([6, 9], dtype=np.int32), thorough=True)
+    scores = of_ring.scores([ring.person(rows), *(ring.person(rows[:at] + rows[at + 1 :]) for at in range(5))], ring.now)
+    for item, found in zip((6, 9), told, strict=True):
+        falls = scores[0, item] - scores[1:, item]
+        if falls.max() <= 0:
+            assert found is None
+            continue
+        assert found is not None
+        assert found.item == rows[int(falls.argmax())]
+        assert found.value == pytest.approx(float(falls.max()), abs=1e-4)
+    assert told[0] is not None
+    assert told[0].item == 5  # after 5 comes 6
+
+
 def test_without_order_it_is_shuffled_every_epoch() -> None:
     ordered, unordered = (Sequences.of(checkerboard(ordered=flag).data) for flag in (True, False))
     for sequences, same in ((ordered, True), (unordered, False)):

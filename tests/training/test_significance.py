@@ -82,3 +82,29 @@ def test_holm_by_hand() -> None:
     assert holm({"a": 0.03, "b": 0.01, "c": 0.2, "d": 0.02}) == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.2, "d": 0.06})
     assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
     assert holm({}) == {}
+
+
+def test_the_paired_bootstrap_errs_as_often_as_it_says() -> None:
+    """Two rankings that are equally good (A/A): hits of the same people, each half of the time one's own draw."""
+    generator = np.random.default_rng(11)
+    wrong = 0
+    for seed in range(300):
+        hard = generator.random(150)  # how hard each person is, the same for both
+        first, second = (np.where(generator.random(150) < 0.4 * hard, 1.0 / np.log2(generator.integers(2, 12, 150)), 0.0) for _ in range(2))
+        got = paired(first, second, seed, rounds=400)
+        wrong += not got.low <= 0.0 <= got.high
+    assert 5 <= wrong <= 28  # 15 expected; beyond these bounds once in some thousand runs
+
+
+def test_holm_keeps_the_level_of_all_together_and_single_looks_do_not() -> None:
+    """Six comparisons of equals at 5%: without a correction at least one is wrong in one of four families, with Holm in one of twenty."""
+    generator = np.random.default_rng(12)
+    single = together = 0
+    for seed in range(200):
+        p = {str(way): permutation(generator.normal(size=40), np.zeros(40), seed, 200) for way in range(6)}
+        single += min(p.values()) < 0.05
+        together += min(holm(p).values()) < 0.05
+    assert 30 <= single <= 80  # 53 expected
+    assert 1 <= together <= 22  # 10 expected, at most
+    real = {"real": permutation(generator.normal(1.0, 1.0, 40), np.zeros(40), rounds=1_000), "none": 0.6}
+    assert holm(real)["real"] < 0.05

@@ -18,7 +18,7 @@ from scipy.linalg.lapack import sposv
 from configs.domain import AlsModel
 from features.state import UserState
 from training import folder
-from training.contract import Evidence, Progress, TrainingData
+from training.contract import Evidence, Progress, TrainingData, shared
 from training.interactions import known, taken
 
 Floats = NDArray[np.float32]
@@ -102,13 +102,30 @@ class Als:
         if system is None:
             return [None] * len(items)
         rows, confidences, own, matrix = system
-        added = (own @ _solve(matrix, self._factors[items].T)) * confidences[:, None]  # (p, items)
+        added = self._added(own, matrix, confidences, items)
         added[rows[:, None] == items[None, :]] = -np.inf  # an item is no reason for itself
         best = added.argmax(axis=0)
         return [
             Evidence("item", float(added[place, column]), item=int(rows[place])) if added[place, column] > 0 else None
             for column, place in enumerate(best)
         ]
+
+    def parts(self, state: UserState, items: NDArray[np.int32]) -> list[list[Evidence]]:
+        """What each item of the person adds (section 5 of the paper)."""
+        system = self._system(state)
+        if system is None:
+            return [[] for _ in items]
+        rows, confidences, own, matrix = system
+        added = self._added(own, matrix, confidences, items)
+        added[:, np.isneginf(self._silence[items])] = 0.0
+        return [
+            shared([Evidence("item", float(value), item=int(row)) for row, value in zip(rows, column, strict=True)]) for column in added.T
+        ]
+
+    def _added(self, own: Floats, matrix: Floats, confidences: Floats, items: NDArray[np.int32]) -> Floats:
+        """(p, items) c_j y_i A^-1 y_j."""
+        added: Floats = (own @ _solve(matrix, self._factors[items].T)) * confidences[:, None]
+        return added
 
     def similar(self, item: int) -> Floats:
         """Cosine of the factors."""

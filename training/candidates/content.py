@@ -22,7 +22,7 @@ from configs.domain import Category, ContentModel, Number, Tags
 from features.catalogue import Catalogue, CategoryColumn, TagColumn
 from features.state import UserState
 from training import folder
-from training.contract import Evidence, Progress, TrainingData
+from training.contract import Evidence, Progress, TrainingData, shared
 from training.interactions import recent
 
 Floats = NDArray[np.float32]
@@ -147,6 +147,25 @@ class Content:
                 out.append(Evidence("item", float(alike[nearest]), item=int(others[nearest])) if alike[nearest] > 0 else None)
             else:
                 out.append(Evidence("attribute", strength, feature=self._names[best]) if strength > 0 else None)
+        return out
+
+    def parts(self, state: UserState, items: NDArray[np.int32]) -> list[list[Evidence]]:
+        """Every shared word, every number and the title, by what they add to the cosine. A number is called by its attribute, the title
+        `title`; where a word of the person's is missing from the item (or disliked) it adds nothing (or takes away)."""
+        profile = self.profile(state)
+        if profile is None:
+            return [[] for _ in items]
+        added = self._vectors[items] * profile
+        words, numbers = len(self._names), list(self._space.numbers)
+        titles = words + 2 * len(numbers)
+        out = []
+        for row in added:
+            found = [Evidence("attribute", float(row[at]), feature=self._names[at]) for at in np.flatnonzero(row[:words])]
+            for place, name in enumerate(numbers):
+                value = float(row[words + 2 * place : words + 2 * place + 2].sum())
+                found.append(Evidence("attribute", value, feature=name))
+            found.append(Evidence("attribute", float(row[titles:].sum()), feature="title"))
+            out.append(shared(found))
         return out
 
     def similar(self, item: int) -> Floats:

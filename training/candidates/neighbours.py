@@ -13,7 +13,7 @@ from scipy import sparse
 from configs.domain import NeighboursModel
 from features.state import Histories, UserState, positive
 from training import folder
-from training.contract import Evidence, Progress, TrainingData
+from training.contract import Evidence, Progress, TrainingData, shared
 from training.interactions import recent, taken
 
 BLOCK_BYTES = 64 << 20  # of similarities held at once while fitting
@@ -78,6 +78,16 @@ class Neighbours:
             added = np.where(near == item, values, np.float32(0.0)).max(axis=1)
             best = int(added.argmax())
             out.append(Evidence("item", float(added[best]), item=int(rows[best])) if added[best] > 0 else None)
+        return out
+
+    def parts(self, state: UserState, items: NDArray[np.int32]) -> list[list[Evidence]]:
+        """What each of the person's items adds."""
+        rows, weights = self._own(state)
+        near, values = self._rows[rows], self._values[rows] * weights[:, None]
+        out = []
+        for item in items:
+            added = np.where(near == item, values, np.float32(0.0)).sum(axis=1)
+            out.append(shared([Evidence("item", float(value), item=int(row)) for row, value in zip(rows, added, strict=True)]))
         return out
 
     def similar(self, item: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ on it; while answering they stand as the file has them, and that order carries n
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from training.interactions import recent
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
+
+    from training.sequences import Task
+    from training.share import Share
 
 LEFT_OUT = 5  # items of the history tried as the reason of a score
 WEIGHTS = "network.safetensors"
@@ -57,12 +61,25 @@ class Sasrec:
             config.widening,
         )
 
-    def fit(self, data: TrainingData, progress: Progress | None = None, callbacks: Sequence[Callback] = ()) -> None:
+    @classmethod
+    def as_of(cls, task: Task) -> Self:
+        """What would answer if a training under way ended here; the training goes on untouched."""
+        model = cls(task.config)
+        rows = torch.from_numpy(task.sequences.vocabulary)
+        with task.averaged(), torch.random.fork_rng():
+            whole = _spread(copy.deepcopy(task.network).cpu(), model._fresh(task.sequences.catalogue), rows)
+        model._open(whole, task.sequences.ordered)
+        return model
+
+    def fit(
+        self, data: TrainingData, progress: Progress | None = None, callbacks: Sequence[Callback] = (), share: Share | None = None
+    ) -> None:
         """A new object learns from nothing. One that was fitted or loaded, and whose items are the first of this catalogue,
         goes on from its weights: a third of the epochs at half the learning rate. (Weights that have seen a test window must
         not be the start of a model that is tested on it: make a new object.) Raises ValueError if nobody took two items.
 
-        `callbacks`: Lightning's own, for tuning; `ndcg` and `loss` are logged."""
+        `callbacks`: Lightning's own, for tuning; `ndcg` and `loss` are logged. `share`: this process is one of several that learn the
+        same model together (training/distribute.py); none: it learns alone."""
         from training.sequences import Sequences, prepare, train
 
         config, before, items = self.config, self._network, len(data.catalogue)
@@ -77,7 +94,7 @@ class Sasrec:
                 _take_over(before, network, rows)
             epochs = math.ceil(config.epochs / 3) if warm else config.epochs
             rate = config.learning_rate * (0.5 if warm else 1.0)
-            train(config, network, sequences, epochs, rate, data.seed, data.threads, progress, callbacks)
+            train(config, network, sequences, epochs, rate, data.seed, data.threads, progress, callbacks, share)
             whole = _spread(network, self._fresh(items), rows)
         self._open(whole, data.histories.ordered)
 

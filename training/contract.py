@@ -122,8 +122,7 @@ class Candidates:
     """The union of all sources' best for n people, ragged: everything about pair j stands at position j, people ascending.
 
     `scores[j, s]` is source s's score of the pair (NaN where it has nothing to say), whether or not s itself brought it;
-    `ranks[j, s]` the place s gave it, 1 = best, 0 where s did not bring it. `best[i, s]` is the highest score that s gave to any
-    item it could bring person i, -inf where it had none.
+    `ranks[j, s]` the place s gave it, 1 = best, 0 where s did not bring it.
     """
 
     sources: tuple[str, ...]
@@ -131,7 +130,6 @@ class Candidates:
     items: NDArray[np.int32]  # (pairs,)
     scores: NDArray[np.float32]  # (pairs, sources)
     ranks: NDArray[np.int16]  # (pairs, sources)
-    best: NDArray[np.float32]  # (n, sources)
     failed: tuple[str, ...] = ()  # sources that raised or were out of time
 
     def __len__(self) -> int:

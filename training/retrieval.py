@@ -17,7 +17,7 @@ from training.contract import CandidateModel, Candidates
 
 _log = logging.getLogger(__name__)
 #: What the ranker is told of each source's opinion of a pair.
-SOURCE_COLUMNS = ("score", "place", "gap")
+SOURCE_COLUMNS = ("score", "place")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ def described(
     chosen = np.take_along_axis(items, order, axis=1)
     scores = np.full((items.size, len(models)), np.nan, dtype=np.float32)
     ranks = np.zeros((items.size, len(models)), dtype=np.int16)
-    highest = np.empty((n, len(models)), dtype=np.float32)
     for column, model in enumerate(models.values()):
         table = _fitting(model.scores(states, now), n, wide)
         table[:, ~allowed] = -np.inf
@@ -106,9 +105,8 @@ def described(
         ranks[:, column] = np.take_along_axis(places[:, :wide], chosen, axis=1).ravel()
         own[np.isneginf(own)] = np.nan
         scores[:, column] = own.ravel()
-        highest[:, column] = table.max(axis=1)
     people = np.repeat(np.arange(n, dtype=np.int32), items.shape[1])
-    return Candidates(tuple(models), people, chosen.ravel().astype(np.int32), scores, ranks, highest)
+    return Candidates(tuple(models), people, chosen.ravel().astype(np.int32), scores, ranks)
 
 
 def top(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
@@ -142,21 +140,19 @@ def feature_rows(
     sources: Sequence[str], features: PairFeatures, states: Sequence[UserState], candidates: Candidates, now: int
 ) -> NDArray[np.float32]:
     """(pairs, features) float32 for the ranker. A source of `sources` that failed this time is NaN throughout; `place` is
-    1 / rank, 0 where the source did not bring the item; `gap` is how far its score is below the person's best of that source."""
+    1 / rank, 0 where the source did not bring the item."""
     pairs = len(candidates)
     scores = np.full((pairs, len(sources)), np.nan, dtype=np.float32)
     places = np.zeros((pairs, len(sources)), dtype=np.float32)
-    gaps = np.full((pairs, len(sources)), np.nan, dtype=np.float32)
     for column, name in enumerate(sources):
         if name in candidates.sources:
             at = candidates.sources.index(name)
             scores[:, column] = candidates.scores[:, at]
             ranks = candidates.ranks[:, at].astype(np.float32)
             np.divide(1.0, ranks, out=places[:, column], where=ranks > 0)
-            gaps[:, column] = candidates.best[candidates.users, at] - candidates.scores[:, at]
     brought = (candidates.ranks > 0).sum(axis=1, dtype=np.float32)[:, None]
     about = features.rows(states, candidates.users, candidates.items, now)
-    return np.concatenate([scores, places, gaps, brought, about], axis=1, dtype=np.float32)
+    return np.concatenate([scores, places, brought, about], axis=1, dtype=np.float32)
 
 
 def columns_of(wanted: Sequence[str], made: Sequence[str]) -> NDArray[np.int64] | None:
@@ -186,20 +182,16 @@ def _united(
 ) -> Candidates:
     if not names:
         none = np.empty(0, dtype=np.int32)
-        nothing = np.empty((0, 0), dtype=np.float32)
-        return Candidates((), none, none, nothing, np.empty((0, 0), dtype=np.int16), np.empty((n, 0), dtype=np.float32), failed)
+        return Candidates((), none, none, np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.int16), failed)
     keys = [(np.arange(n, dtype=np.int64)[:, None] * items + chosen)[chosen >= 0] for chosen in best]
     union = np.unique(np.concatenate(keys))
     users, columns = (union // items).astype(np.int32), (union % items).astype(np.int32)
     scores = np.empty((len(union), len(names)), dtype=np.float32)
     ranks = np.zeros((len(union), len(names)), dtype=np.int16)
-    highest = np.empty((n, len(names)), dtype=np.float32)
     for s, (table, chosen, key) in enumerate(zip(tables, best, keys, strict=True)):
         gathered = table[users, columns]
         gathered[np.isneginf(gathered)] = np.nan
         scores[:, s] = gathered
         places = np.broadcast_to(np.arange(1, chosen.shape[1] + 1, dtype=np.int16), chosen.shape)[chosen >= 0]
         ranks[np.searchsorted(union, key), s] = places
-        first = chosen[:, 0] if chosen.shape[1] else np.full(n, -1)
-        highest[:, s] = np.where(first >= 0, table[np.arange(n), first], -np.inf)
-    return Candidates(names, users, columns, scores, ranks, highest, failed)
+    return Candidates(names, users, columns, scores, ranks, failed)

@@ -196,14 +196,13 @@ def test_rows_name_each_source_and_say_nothing_of_one_that_failed(world: World) 
     features = PairFeatures(world.catalogue, ItemStatistics.as_of(world.histories, 40, world.now))
     sources = {"gone": Broken([[0.0]]), "here": Fixed([list(map(float, range(40)))])}
     names = feature_names(tuple(sources), features)
-    assert names[:7] == ("gone.score", "here.score", "gone.place", "here.place", "gone.gap", "here.gap", "sources")
+    assert names[:5] == ("gone.score", "here.score", "gone.place", "here.place", "sources")
     got = retrieve(sources, [NOTHING], world.now, 2, 40).candidates
     rows = feature_rows(tuple(sources), features, [NOTHING], got, world.now)
     assert rows.shape == (2, len(names))
     assert rows.dtype == np.float32
     assert np.isnan(rows[:, 0]).all()
-    np.testing.assert_allclose(rows[:, [1, 2, 3, 5, 6]], [[38.0, 0.0, 0.5, 1.0, 1.0], [39.0, 0.0, 1.0, 0.0, 1.0]])
-    assert np.isnan(rows[:, 4]).all()
+    np.testing.assert_allclose(rows[:, 1:5], [[38.0, 0.0, 0.5, 1.0], [39.0, 0.0, 1.0, 1.0]])
 
 
 def test_a_ranker_of_before_reads_its_own_columns() -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.itinerary.graph import Weights
-from features.itinerary.hops import I32, I64
+from features.itinerary.hops import I64
 from features.itinerary.timetable import Timetable
 from features.itinerary.wishes import Objective
 
@@ -58,14 +58,6 @@ class Covering:
     of_stop: NDArray[np.bool_]
     points: I64
     gain: I64
-
-    def value(self, routes: I32) -> I64:
-        """(n,) int64 of (n, length) rows padded with -1."""
-        chosen = np.zeros((len(routes), len(self.gain) + 1), dtype=np.float32)
-        np.put_along_axis(chosen, routes.astype(np.int64), 1.0, axis=1)  # -1 is the last column
-        chosen = chosen[:, :-1]
-        met = (chosen @ self.of_stop.astype(np.float32)) > 0.5
-        return met.astype(np.int64) @ self.points + np.rint(chosen.astype(np.float64) @ self.gain.astype(np.float64)).astype(np.int64)
 
     def bound(self) -> I64:
         """(stops,) int64: what a concert is worth at most."""

@@ -7,7 +7,8 @@ as it is asked for; equally heavy ones in the order of their places, so that the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +52,31 @@ def heaviest(graph: Graph, without: int = -1) -> tuple[I64, I64]:
     """(vertices,) int64: the weight of the heaviest path from each vertex to the end (DEAD if there is none) and its first edge;
     `without`: a place that may not be on it."""
     return _heaviest(graph.order, graph.first, graph.edges, graph.target, graph.weight, graph.place, graph.sink, without)
+
+
+def reweighed(graph: Graph, more: I64) -> Graph:
+    """The same graph with `more` (stops,) int64 added to the weight of each edge into a stop."""
+    return replace(graph, weight=_reweighed(graph.target, graph.weight, graph.place, graph.stop_of, more))
+
+
+def weight_of(graph: Graph, stops: Sequence[int]) -> int | None:
+    """The weight of the path through just these stops, None if there is none."""
+    vertex, place, total = 0, 0, 0
+    while vertex != graph.sink:
+        goal = stops[place] if place < len(stops) else -1
+        begin = int(graph.first[vertex])
+        those = graph.target[begin : begin + int(graph.edges[vertex])]
+        at = graph.stop_of[graph.place[those]]
+        fitting = np.flatnonzero(at == goal) if goal >= 0 else np.empty(0, dtype=np.int64)
+        if not len(fitting):
+            fitting = np.flatnonzero(at < 0)  # a gate: the day is over
+            if not len(fitting):
+                return None
+        else:
+            place += 1
+        total += int(graph.weight[begin + int(fitting[0])])
+        vertex = int(those[fitting[0]])
+    return total if place == len(stops) else None
 
 
 def leads(graph: Graph) -> bool:
@@ -158,6 +184,16 @@ def _counted(order: I32, first: I64, edges: I32, target: I32, sink: int, words: 
             if carry:
                 whole = False
     return out, whole
+
+
+@compiled
+def _reweighed(target: I32, weight: I64, place: I32, stop_of: I32, more: I64) -> I64:
+    out = weight.copy()
+    for e in range(len(target)):
+        stop = stop_of[place[target[e]]]
+        if stop >= 0:
+            out[e] += more[stop]
+    return out
 
 
 @compiled

@@ -33,7 +33,7 @@ ADDITIVE = (
 MORE = 10_000
 
 
-def festival(chance: random.Random, most_a_day: int = 6) -> Timetable:
+def festival(chance: random.Random, most_a_day: int = 8) -> Timetable:
     """One to three days of up to `most_a_day` stops in up to three halls, short and long, on a walk that may be one-way, forbidden or
     longer than the way round."""
     halls = chance.randint(1, 3)
@@ -309,7 +309,9 @@ def _agrees(seed: int, mixed: bool) -> None:
     expected, k = brute.ordered(objective, worth), chance.choice((1, 3, 40))
     best = routes.best(objective, k, deadline_s=30.0)
     assert best.exact
-    assert [found.stops for found in best.routes] == [route for _, route in expected[:k]]
+    if not wishes.no_programme_twice:  # else any of equally good routes may be shown
+        assert [found.stops for found in best.routes] == [route for _, route in expected[:k]]
+    assert {found.stops for found in best.routes} <= set(brute.routes)
     assert [found.value for found in best.routes] == pytest.approx([value for value, _ in expected[:k]], abs=1e-4)
     covering = chance.choice((Objective.COMPOSERS, Objective.DEPTH, Objective.BALANCE))
     far = routes.best(covering, k, deadline_s=30.0)

@@ -1,11 +1,11 @@
 """The best routes where a concert's worth depends on the others: in the order of a sum that is never too small, until no later one can win.
 
-The sum: a composer who is worth w once counts w (b + (1 - b) n) at n concerts, for any b in [0, 1] no less than w min(n, 1); a programme that
-may not come twice adds m (1 - n), for any m >= 0 no less than nothing where n <= 1. The b and m are found by subgradient steps, so that the
-heaviest route weighs as little as possible (Lagrangian bound; Fisher 1981). Then routes come heaviest first and each is judged as it is.
-What the sum still counts twice becomes, one thing after the other, a bit of the graph's state, and the order starts anew with a smaller bound
-(decremental state space relaxation; Righini and Salani 2008). The answer is exact as soon as the next bound is no larger than the k-th
-value; at the deadline it says how far it can be from that. Of equally good routes any may be shown.
+The sum: a composer who is worth w once counts w (b + (1 - b) n) at n concerts, for any b in [0, 1] no less than w min(n, 1); a programme
+that may not come twice adds m (1 - n), for any m >= 0 no less than nothing where n <= 1. The b and m are found by subgradient steps, so
+that the heaviest route weighs as little as possible (Lagrangian bound; Fisher 1981). Then routes come heaviest first and each is judged as
+it is. What the sum still counts twice becomes, one thing after the other, a bit of the graph's state, and the order starts anew with a
+smaller bound (decremental state space relaxation; Righini and Salani 2008). The answer is exact as soon as the next bound is no larger
+than the k-th value; at the deadline it says how far it can be from that. Of equally good routes any may be shown.
 """
 
 from __future__ import annotations
@@ -326,8 +326,8 @@ def comfort_minutes(routes: Routes, stops: I32) -> I64:
 
 
 def scales(routes: Routes) -> tuple[float, float]:
-    """(C, D) of balance: the most minutes of comfort and the largest sum for depth (a composer counted at each concert) of all routes of the
-    timetable, at least 1."""
+    """(C, D) of balance: the most minutes of comfort and the largest sum for depth (a composer counted at each concert) of all routes of
+    the timetable, at least 1."""
     from features.itinerary.search import Routes as All
 
     timetable, worth = routes.timetable, routes.worth
@@ -342,4 +342,4 @@ def scales(routes: Routes) -> tuple[float, float]:
         depth = int(best[0]) / POINT if len(best) and best[0] > 0 else 0.0
         kept = (max(1.0, comfort[0].value if comfort else 0.0), max(1.0, depth))
         timetable._kept[key] = kept
-    return kept  # type: ignore[no-any-return]
+    return kept

@@ -14,7 +14,7 @@ F64 = NDArray[np.float64]
 
 
 @compiled
-def descend(  # noqa: PLR0912, PLR0915
+def descend(
     order: I32,
     first: I64,
     edges: I32,
@@ -34,10 +34,10 @@ def descend(  # noqa: PLR0912, PLR0915
     least: float,
     steps: int,
 ) -> tuple[float, F64, I32, float]:
-    """stop: (vertices,) row or -1. covered, comfort: (edges,) the sums of the bound, of `balance` (1 - share) and share of them. pointer, groups:
-    which groups each stop is of, composers first, then programmes; worth: (groups,) of a composer at each stop (0 of a programme, and of
-    what is a bit: not `free`). least: a worth that some route surely has. Returns (share, multipliers, (steps, longest) rows of the paths
-    met, padded with -1, the least bound)."""
+    """stop: (vertices,) row or -1. covered, comfort: (edges,) the sums of the bound, of `balance` (1 - share) and share of them. pointer,
+    groups: which groups each stop is of, composers first, then programmes; worth: (groups,) of a composer at each stop (0 of a programme,
+    and of what is a bit: not `free`). least: a worth that some route surely has. Returns (share, multipliers, (steps, longest) rows of the
+    paths met, padded with -1, the least bound)."""
     many, number = len(order), len(worth)
     longest = 1
     steps_to = np.zeros(len(first), dtype=np.int64)

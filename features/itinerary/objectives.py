@@ -1,4 +1,5 @@
-"""What makes a route good, in formulas. Sums run over the concerts of the route unless said otherwise; off-programme stops count where said.
+"""What makes a route good, in formulas. Sums run over the concerts of the route unless said otherwise; off-programme stops count where
+said.
 
 Additive (exact and fast under any mix of wishes):
 - score: sum of the person's score of each stop; popular: sum of what was bought of each; editors: sum of the editors' points of each.
@@ -11,8 +12,8 @@ Not additive (a concert's worth depends on the others), bounded from above by a 
 - composers: how many different ones.
 - depth = sum of rarity(c) over the different composers + half a point for each concert that the editors recommend;
   rarity(c) = 1 - (concerts of c - 1) / (concerts of the most played composer - 1): 1 for who is played once, 0 for who is played most.
-- balance = min(comfort / C, depth / D), C and D the largest of all routes of the timetable without any wish (D: of its bound, which counts a
-  composer at each concert). Since min(a, b) <= w a + (1 - w) b for every w in [0, 1], it is bounded by a sum too.
+- balance = min(comfort / C, depth / D), C and D the largest of all routes of the timetable without any wish (D: of its bound, which counts
+  a composer at each concert). Since min(a, b) <= w a + (1 - w) b for every w in [0, 1], it is bounded by a sum too.
 """
 
 from __future__ import annotations

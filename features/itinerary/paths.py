@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.itinerary.compiled import compiled
-from features.itinerary.graph import U64, Graph
+from features.itinerary.graph import Graph
 from features.itinerary.hops import I32, I64, U8
+
+U64 = NDArray[np.uint64]
 
 #: The weight of what leads nowhere.
 DEAD = -(2**62)
@@ -43,7 +46,7 @@ def by_length(graph: Graph, concert: I64) -> dict[int, int]:
     lengths = int(_longest(graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert)) + 1
     table = _counted_by_length(
         graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert, graph.sink, made.shape[1], lengths
-    )
+    )[0]
     found = {length: number(table[length]) for length in range(lengths)}
     return {length: count for length, count in found.items() if count}
 
@@ -206,7 +209,7 @@ def _longest(order: I32, first: I64, edges: I32, target: I32, place: I32, stop_o
         stop = stop_of[place[x]]
         if stop >= 0:
             most[x] += concert[stop]
-    return most[0]
+    return int(most[0])
 
 
 @compiled
@@ -216,7 +219,7 @@ def _steps(order: I32, first: I64, edges: I32, target: I32) -> int:
         x = order[step]
         for e in range(first[x], first[x] + edges[x]):
             most[x] = max(most[x], 1 + most[target[e]])
-    return most[0]
+    return int(most[0])
 
 
 @compiled
@@ -239,7 +242,7 @@ def _counted_by_length(
                     full = part + carry
                     carry = np.uint64(1) if part < before or full < part else np.uint64(0)
                     out[x, length + shift, word] = full
-    return out[0]
+    return out
 
 
 @compiled
@@ -266,7 +269,7 @@ def _comes_before(
 ) -> bool:
     """Whether candidate `one` stands before `other`: heavier, or as heavy and first in the order of places."""
     if candidates[0, one] != candidates[0, other]:
-        return candidates[0, one] > candidates[0, other]
+        return bool(candidates[0, one] > candidates[0, other])
     a_dev, b_dev = candidates[2, one], candidates[2, other]
     a_row, b_row = candidates[1, one], candidates[1, other]
     a = np.int64(paths[a_row, 0])
@@ -287,7 +290,7 @@ def _comes_before(
         else:
             b = np.int64(target[edge[b]])
         if place[a] != place[b]:
-            return place[a] < place[b]
+            return bool(place[a] < place[b])
     return False
 
 
@@ -366,7 +369,7 @@ def _popped(
         rows += 1
         for step in range(dev + 1):
             paths[row, step], weights[row, step] = paths[parent, step], weights[parent, step]
-        x, length = np.int64(paths[row, dev]), dev + 1
+        x, length = int(paths[row, dev]), dev + 1
         e = perm[first[x] + rank]
         while True:
             y = target[e]
@@ -380,7 +383,7 @@ def _popped(
         found += 1
         # ---- its deviations: at the same place the next edge, at each later one the second
         for step in range(dev, length - 1):
-            x = np.int64(paths[row, step])
+            x = int(paths[row, step])
             _order_edges(x, first, edges, target, weight, best, ordered, perm)
             other = rank + 1 if step == dev else np.int64(1)
             if other >= edges[x]:

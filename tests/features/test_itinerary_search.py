@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from features.itinerary.bounding import scales
 from features.itinerary.objectives import CHANGE_COST, RECOMMENDED_POINTS, WAIT_COST, WALK_COST, Worth, composers, rarity
-from features.itinerary.search import Found, Routes, Rows
+from features.itinerary.search import Routes, Rows
 from features.itinerary.timetable import IMPASSABLE, Availability, Timetable
 from features.itinerary.wishes import WORDS, Meal, Objective, Wishes, Words
 from tests import itinerary_worlds as worlds
@@ -82,16 +83,16 @@ def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
     def words(name: str) -> Words:
         known = list(vocabulary[name])
         kind = chance.choice(("only", "some", "none"))
-        return replace(Words(), **{kind: some(known)}) if known else Words()
+        return Words(**{kind: some(known)}) if known else Words()
 
     fewest = chance.randint(1, 3)
-    every = {
+    every: dict[str, Callable[[], Any]] = {
         "days": lambda: some(timetable.days),
         "every_day": lambda: True,
         "must": lambda: some(ids) if ids else (),
         "must_not": lambda: some(ids) if ids else (),
         "bought": lambda: some(ids) if ids else (),
-        **{name: (lambda name=name: words(name)) for name in WORDS},
+        **{name: partial(words, name) for name in WORDS},
         "price_limit": lambda: chance.choice((0, 150, 300, 400, 700)),
         "walking_a_day": lambda: chance.choice((0, 5, 15, 20)),
         "walking_a_hop": lambda: chance.choice((0, 5, 14, 15)),
@@ -110,7 +111,8 @@ def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
         "optional": lambda: True,
     }
     names = chance.sample(sorted(every), chance.randint(2, 6) if mixed else 1)
-    return replace(Wishes(), **{name: every[name]() for name in names})
+    chosen: dict[str, Any] = {name: every[name]() for name in names}
+    return Wishes(**chosen)
 
 
 class BruteForce:

@@ -22,6 +22,7 @@ import configs
 from configs.deployment import Deployment
 from pipelines import accounts, dead_letters
 from pipelines.database import db
+from pipelines.routes import routes
 from pipelines.steps import Reporter
 
 application = typer.Typer(
@@ -39,6 +40,7 @@ application.add_typer(accounts.users, name="users")
 application.add_typer(accounts.keys, name="keys")
 application.add_typer(dead_letters.letters, name="dead-letters")
 application.add_typer(dead_letters.events, name="events")
+application.add_typer(routes, name="routes")
 
 DomainName = Annotated[str, typer.Argument(help="a domain of configs/, or the path of a domain's YAML", metavar="DOMAIN")]
 DataDir = Annotated[

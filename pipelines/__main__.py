@@ -441,7 +441,7 @@ def schedule(
 
 @application.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="quality, train, serve, batch, ingest, gateway, faults or soak")],
+    name: Annotated[str, typer.Argument(help="quality, train, routes, serve, batch, ingest, gateway, faults or soak")],
     named: Annotated[str | None, typer.Argument(help="the domain, as a second word", metavar="[DOMAIN]")] = None,
     domain: Annotated[str | None, typer.Option(help="domain whose champion is measured (default: the first that ships)")] = None,
     data: DataDir = None,

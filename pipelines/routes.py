@@ -201,7 +201,7 @@ class _Opened:
 
     def __init__(self, domain: str, data: Path | None, timetable: Path | None, home: Path, reporter: Reporter) -> None:
         words = configs.load(domain)
-        path = timetable or _found(words, data, home.resolve(), reporter)
+        path = timetable or timetable_file(words, data, home.resolve(), reporter)
         from features.itinerary.timetable import Availability, Timetable
 
         self.timetable: Timetable = Timetable.of_json(_document(path))
@@ -241,7 +241,8 @@ class _Opened:
         return [f"{one['day']} {one['begins']} {one['title']} ({one['hall']}, {one['minutes']} min)" for one in self.said(stops)]
 
 
-def _found(words: Domain, data: Path | None, home: Path, reporter: Reporter) -> Path:
+def timetable_file(words: Domain, data: Path | None, home: Path, reporter: Reporter) -> Path:
+    """timetable.json of these files, else of the newest ingest or the champion. Raises FileNotFoundError where there is none."""
     from training import bundle
 
     places = []

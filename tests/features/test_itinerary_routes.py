@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -102,7 +103,8 @@ def test_alternatives_say_what_is_gained_and_lost() -> None:
 
 def _crowded() -> Timetable:
     halls = 5
-    stops = [worlds.stop(f"{clock[:2]}{hall}", clock, hall=hall, composers=(f"c{hall}",)) for clock in ("12:00", "14:00", "16:00") for hall in range(halls)]
+    every = itertools.product(("12:00", "14:00", "16:00"), range(halls))
+    stops = [worlds.stop(f"{clock[:2]}{hall}", clock, hall=hall, composers=(f"c{hall}",)) for clock, hall in every]
     return worlds.timetable(stops, np.where(np.eye(halls, dtype=bool), 0, 5))
 
 

@@ -117,8 +117,8 @@ def truth(row: Row, name: str, empty: bool) -> bool:
 
 
 def listed(row: Row, name: str) -> tuple[str, ...]:
-    """The parts of a list separated by semicolons, trimmed, each once, in the order given."""
-    return tuple(dict.fromkeys(part.strip() for part in row[name].split(";") if part.strip()))
+    """The parts of a list separated by semicolons, trimmed, each once, in the order given; none for a column that was not asked for."""
+    return tuple(dict.fromkeys(part.strip() for part in row.get(name, "").split(";") if part.strip()))
 
 
 def moment(row: Row, name: str) -> int:

@@ -31,8 +31,9 @@ from pipelines.sources import Prepared, prepare
 from pipelines.sources.items import Added, find_items, read_items
 from pipelines.sources.tables import PIECE_BYTES, SourceError, Table, find, pieces
 from pipelines.steps import Reporter, Step, files_state, fingerprint, write_json, write_table
+from training.bundle import TIMETABLE
 
-TIMETABLE, AVAILABILITY = "timetable.json", "availability.json"
+AVAILABILITY = "availability.json"
 VERSION = 1  # raise it when the same files would become other tables
 SHARD_BYTES = 40 * 2**20
 _MOST_SHARDS = 256

@@ -1,8 +1,9 @@
 """The spreadsheets of the festival of 2022 as they lie -> the plain form that timetable.py reads.
 
-What is dirty there, and what becomes of it: dates that are text; durations such as "01:0:00"; an empty `Family` means no; a hall bears a year
-in its name; a person is written with an instrument, a land or as a conductor (the instrument becomes a tag); composers of one work are
-joined by a long dash (a short one belongs to a name), initials have slipped into the work's title; `_Прочее` and `Автор` are nobody.
+What is dirty there, and what becomes of it: dates that are text; durations such as "01:0:00"; an empty `Family` means no; a hall bears
+a year in its name; a person is written with an instrument, a land or as a conductor (the instrument becomes a tag); composers of one
+work are joined by a long dash (a short one belongs to a name), initials have slipped into the work's title; `_Прочее` and `Автор` are
+nobody.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _LAND = re.compile(r",\s*(?:Россия|Япония)(?:[—–-](?:Росси�
 _OPUS = re.compile(r"\bор\.\s*")  # Cyrillic letters that look Latin
 _NOBODY = ("Автор", "_Прочее")
 _SAME_COMPOSER = {"Бах И": "И. С. Бах", "Бах": "И. С. Бах", "Штраус И": "И. Штраус"}
-_CONCERTS = ("concert_id", "title", "start", "minutes", "hall", "price", "genre", "tags", "artists", "composers", "works", "programme", "on_sale")
+_LISTS = ("tags", "artists", "composers", "works")
+_CONCERTS = ("concert_id", "title", "start", "minutes", "hall", "price", "genre", *_LISTS, "programme", "on_sale")
 
 
 def prepare(domain: Domain, data: Path, directory: Path) -> None:

@@ -1,5 +1,5 @@
-"""A timetable's stops and tickets -> the items and events that pipelines/sources/tables.py reads. A file whose content did not change is left
-alone, so that a change of free seats alone trains nothing again."""
+"""A timetable's stops and tickets -> the items and events that pipelines/sources/tables.py reads. A file whose content did not change is
+left alone, so that a change of free seats alone trains nothing again."""
 
 from __future__ import annotations
 

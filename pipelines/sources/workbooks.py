@@ -69,9 +69,9 @@ class SheetRow:
         value = self.cell(heading)
         if isinstance(value, datetime):
             return value.replace(tzinfo=None)
-        for form in _TEXT_TIMES if isinstance(value, str) else ():
+        for form in _TEXT_TIMES:
             try:
-                return datetime.strptime(value.strip(), form)
+                return datetime.strptime(str(value).strip(), form)
             except ValueError:
                 continue
         raise self.fault(heading, "a date with a time is, or text such as 2022-07-01 13:00:00 or 01.07.2022 13:00")

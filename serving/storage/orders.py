@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -37,9 +37,9 @@ class Orders:
         self._database = database
         self._orders = database.tables.orders
 
-    async def place(self, order: Order, announce: Callable[[Order], Envelope]) -> tuple[Order, bool]:
-        """Stores an order and what announces it; the order as it stands, and whether it is new. One whose attempt is known changes
-        nothing and is announced no second time: what stands is returned, which may name other stops."""
+    async def place(self, order: Order, announce: Callable[[Order], Envelope] | None) -> tuple[Order, bool]:
+        """Stores an order and what announces it (None: nobody is told); the order as it stands, and whether it is new. One whose attempt is
+        known changes nothing and is announced no second time: what stands is returned, which may name other stops."""
         columns = self._orders.c
         async with self._database.writing() as connection:
             stamped = Order(
@@ -47,11 +47,40 @@ class Orders:
             )
             statement = self._database.insert(self._orders).values(_row(stamped)).on_conflict_do_nothing().returning(columns.order)
             if (await connection.execute(statement)).scalar_one_or_none() is not None:
-                await put(self._database, connection, [announce(stamped)])
+                await put(self._database, connection, [] if announce is None else [announce(stamped)])
                 return stamped, True
             same = (columns.domain == order.domain, columns.user == order.user, columns.attempt == order.attempt)
             found = (await connection.execute(sa.select(self._orders).where(*same))).one()
         return _order(found), False
+
+    async def find(self, order: str) -> Order | None:
+        async with self._database.reading() as connection:
+            row = (await connection.execute(sa.select(self._orders).where(self._orders.c.order == order))).one_or_none()
+        return None if row is None else _order(row)
+
+    async def of_attempt(self, domain: str, user: str, attempt: str) -> Order | None:
+        columns = self._orders.c
+        query = sa.select(self._orders).where(columns.domain == domain, columns.user == user, columns.attempt == attempt)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else _order(row)
+
+    async def states(self, orders: Sequence[Order], event_of: Callable[[Order], str], consumer: str) -> dict[str, str]:
+        """Order -> how far its sending is: the state of the inbox (begun, done, dead), "waiting" as long as it is in the outbox, else
+        "stored"."""
+        if not orders:
+            return {}
+        inbox, outbox = self._database.tables.inbox.c, self._database.tables.outbox.c
+        events = {event_of(order): order.order for order in orders}
+        found: dict[str, str] = dict.fromkeys(events.values(), "stored")
+        async with self._database.reading() as connection:
+            waiting = sa.select(outbox.event_id).where(outbox.event_id.in_(list(events)))
+            for event in (await connection.execute(waiting)).scalars():
+                found[events[event]] = "waiting"
+            taken = sa.select(inbox.event_id, inbox.state).where(inbox.consumer == consumer, inbox.event_id.in_(list(events)))
+            for event, state in (await connection.execute(taken)).tuples():
+                found[events[event]] = state
+        return found
 
     async def of(self, domain: str, user: str) -> list[Order]:
         """A person's orders, newest first, at most 100."""

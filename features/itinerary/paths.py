@@ -1,0 +1,389 @@
+"""What is asked of the paths of a graph: how many there are, which are the heaviest and in which order, which is number n.
+
+Counts are exact whatever their size: numbers of several 64-bit words, of which only sums are needed. The heaviest paths come by Lawler's
+deviations (Lawler 1972, in the form for acyclic graphs: a path is the one it deviates from, where, and to which next-best edge), each one
+as it is asked for; equally heavy ones in the order of their places, so that the order is one and only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.itinerary.compiled import compiled
+from features.itinerary.graph import U64, Graph
+from features.itinerary.hops import I32, I64, U8
+
+#: The weight of what leads nowhere.
+DEAD = -(2**62)
+
+
+def counts(graph: Graph, forward: bool = False) -> U64:
+    """(vertices, words) uint64, least word first: paths from each vertex to the end, or (forward) from the beginning to it."""
+    words = 2
+    while True:
+        made, whole = _counted(graph.order, graph.first, graph.edges, graph.target, graph.sink, words, forward)
+        if whole:
+            return made
+        words *= 2
+
+
+def number(words: U64) -> int:
+    """The whole number that the words hold."""
+    return int.from_bytes(words.astype("<u8").tobytes(), "little")
+
+
+def by_length(graph: Graph, concert: I64) -> dict[int, int]:
+    """Number of concerts -> paths that have so many, ascending."""
+    if graph.sink < 0:
+        return {}
+    made = counts(graph)
+    lengths = int(_longest(graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert)) + 1
+    table = _counted_by_length(
+        graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert, graph.sink, made.shape[1], lengths
+    )
+    found = {length: number(table[length]) for length in range(lengths)}
+    return {length: count for length, count in found.items() if count}
+
+
+def heaviest(graph: Graph, without: int = -1) -> tuple[I64, I64]:
+    """(vertices,) int64: the weight of the heaviest path from each vertex to the end (DEAD if there is none) and its first edge;
+    `without`: a place that may not be on it."""
+    return _heaviest(graph.order, graph.first, graph.edges, graph.target, graph.weight, graph.place, graph.sink, without)
+
+
+def leads(graph: Graph) -> bool:
+    """Whether there is any path."""
+    return graph.sink >= 0
+
+
+def follow(graph: Graph, best_edge: I64) -> list[int]:
+    """The stops on the heaviest path."""
+    out, vertex = [], 0
+    while vertex != graph.sink:
+        vertex = int(graph.target[best_edge[vertex]])
+        stop = int(graph.stop_of[graph.place[vertex]])
+        if stop >= 0:
+            out.append(stop)
+    return out
+
+
+@dataclass
+class Ranking:
+    """The paths of a graph, heaviest first, as many as are asked for."""
+
+    graph: Graph
+
+    def __post_init__(self) -> None:
+        graph = self.graph
+        self.exhausted = graph.sink < 0 or not len(graph.order)
+        if self.exhausted:
+            return
+        self._best, self._edge = heaviest(graph)
+        self.exhausted = self._best[0] <= DEAD // 2
+        if self.exhausted:
+            return
+        self.longest = int(_steps(graph.order, graph.first, graph.edges, graph.target)) + 1
+        self._sorted = np.zeros(len(graph.first), dtype=np.uint8)
+        self._perm = np.empty(len(graph.target), dtype=np.int64)
+        self._heap = np.zeros(1, dtype=np.int64)
+        self._candidates = np.zeros((4, 1), dtype=np.int64)  # score, parent, where it deviates, rank of the edge there
+        self._candidates[0, 0] = self._best[0]
+        self._paths = np.zeros((1, self.longest), dtype=np.int32)
+        self._weights = np.zeros((1, self.longest), dtype=np.int64)
+        self._lengths = np.ones(1, dtype=np.int32)
+        self._sizes = np.array([1, 1, 1], dtype=np.int64)  # heap, candidates, paths (row 0 is the root alone)
+
+    def more(self, wanted: int) -> tuple[I32, I64]:
+        """The next `wanted` paths, fewer at the end: (n, longest) int32 stops padded with -1, and (n,) int64 weights."""
+        if self.exhausted:
+            return np.empty((0, 0), dtype=np.int32), np.empty(0, dtype=np.int64)
+        graph, before = self.graph, int(self._sizes[2])
+        made = _popped(
+            wanted,
+            graph.first,
+            graph.edges,
+            graph.target,
+            graph.weight,
+            graph.place,
+            graph.sink,
+            self._best,
+            self._edge,
+            self._sorted,
+            self._perm,
+            self._heap,
+            self._candidates,
+            self._paths,
+            self._weights,
+            self._lengths,
+            self._sizes,
+        )
+        self._heap, self._candidates, self._paths, self._weights, self._lengths, scores = made
+        self.exhausted = self._sizes[0] == 0
+        stops = _stops_of(self._paths[before : before + len(scores)], self._lengths[before:], graph.place, graph.stop_of)
+        return stops, scores
+
+    @property
+    def next_weight(self) -> int:
+        """No path that is still to come is heavier; DEAD if there is none."""
+        return DEAD if self.exhausted else int(self._candidates[0, self._heap[0]])
+
+
+# ------------------------------------------------------------------ compiled
+
+
+@compiled
+def _counted(order: I32, first: I64, edges: I32, target: I32, sink: int, words: int, forward: bool) -> tuple[U64, bool]:
+    out = np.zeros((len(first), words), dtype=np.uint64)
+    whole = True
+    if sink < 0:
+        return out, whole
+    if forward:
+        out[0, 0] = 1
+    else:
+        out[sink, 0] = 1
+    many = len(order)
+    for step in range(many):
+        x = order[step] if forward else order[many - 1 - step]
+        for e in range(first[x], first[x] + edges[x]):
+            one, other = (target[e], x) if forward else (x, target[e])
+            carry = np.uint64(0)
+            for word in range(words):
+                before = out[one, word]
+                part = before + out[other, word]
+                full = part + carry
+                carry = np.uint64(1) if part < before or full < part else np.uint64(0)
+                out[one, word] = full
+            if carry:
+                whole = False
+    return out, whole
+
+
+@compiled
+def _longest(order: I32, first: I64, edges: I32, target: I32, place: I32, stop_of: I32, concert: I64) -> int:
+    most = np.zeros(len(first), dtype=np.int64)
+    for step in range(len(order) - 1, -1, -1):
+        x = order[step]
+        for e in range(first[x], first[x] + edges[x]):
+            most[x] = max(most[x], most[target[e]])
+        stop = stop_of[place[x]]
+        if stop >= 0:
+            most[x] += concert[stop]
+    return most[0]
+
+
+@compiled
+def _steps(order: I32, first: I64, edges: I32, target: I32) -> int:
+    most = np.zeros(len(first), dtype=np.int64)
+    for step in range(len(order) - 1, -1, -1):
+        x = order[step]
+        for e in range(first[x], first[x] + edges[x]):
+            most[x] = max(most[x], 1 + most[target[e]])
+    return most[0]
+
+
+@compiled
+def _counted_by_length(
+    order: I32, first: I64, edges: I32, target: I32, place: I32, stop_of: I32, concert: I64, sink: int, words: int, lengths: int
+) -> U64:
+    out = np.zeros((len(first), lengths, words), dtype=np.uint64)
+    out[sink, 0, 0] = 1
+    for step in range(len(order) - 1, -1, -1):
+        x = order[step]
+        stop = stop_of[place[x]]
+        shift = concert[stop] if stop >= 0 else 0
+        for e in range(first[x], first[x] + edges[x]):
+            y = target[e]
+            for length in range(lengths - shift):
+                carry = np.uint64(0)
+                for word in range(words):
+                    before = out[x, length + shift, word]
+                    part = before + out[y, length, word]
+                    full = part + carry
+                    carry = np.uint64(1) if part < before or full < part else np.uint64(0)
+                    out[x, length + shift, word] = full
+    return out[0]
+
+
+@compiled
+def _heaviest(order: I32, first: I64, edges: I32, target: I32, weight: I64, place: I32, sink: int, without: int) -> tuple[I64, I64]:
+    best = np.full(len(first), DEAD, dtype=np.int64)
+    edge = np.full(len(first), -1, dtype=np.int64)
+    if sink < 0:
+        return best, edge
+    best[sink] = 0
+    for step in range(len(order) - 1, -1, -1):
+        x = order[step]
+        if place[x] == without:
+            continue
+        for e in range(first[x], first[x] + edges[x]):
+            y = target[e]
+            if best[y] > DEAD and best[y] + weight[e] > best[x]:
+                best[x], edge[x] = best[y] + weight[e], e
+    return best, edge
+
+
+@compiled
+def _comes_before(
+    one: int, other: int, target: I32, place: I32, sink: int, edge: I64, first: I64, perm: I64, candidates: I64, paths: I32
+) -> bool:
+    """Whether candidate `one` stands before `other`: heavier, or as heavy and first in the order of places."""
+    if candidates[0, one] != candidates[0, other]:
+        return candidates[0, one] > candidates[0, other]
+    a_dev, b_dev = candidates[2, one], candidates[2, other]
+    a_row, b_row = candidates[1, one], candidates[1, other]
+    a = np.int64(paths[a_row, 0])
+    b = np.int64(paths[b_row, 0])
+    step = 0
+    while a != sink and b != sink:
+        step += 1
+        if step <= a_dev:
+            a = np.int64(paths[a_row, step])
+        elif step == a_dev + 1:
+            a = np.int64(target[perm[first[a] + candidates[3, one]]])
+        else:
+            a = np.int64(target[edge[a]])
+        if step <= b_dev:
+            b = np.int64(paths[b_row, step])
+        elif step == b_dev + 1:
+            b = np.int64(target[perm[first[b] + candidates[3, other]]])
+        else:
+            b = np.int64(target[edge[b]])
+        if place[a] != place[b]:
+            return place[a] < place[b]
+    return False
+
+
+@compiled
+def _order_edges(x: int, first: I64, edges: I32, target: I32, weight: I64, best: I64, ordered: U8, perm: I64) -> None:
+    """The edges of vertex x, that of the heaviest path first; those of equal weight stay in the order of places."""
+    if ordered[x]:
+        return
+    ordered[x] = 1
+    begin = first[x]
+    for e in range(begin, begin + edges[x]):
+        value = best[target[e]] + weight[e]
+        at = e
+        while at > begin and best[target[perm[at - 1]]] + weight[perm[at - 1]] < value:
+            perm[at] = perm[at - 1]
+            at -= 1
+        perm[at] = e
+
+
+@compiled
+def _popped(
+    wanted: int,
+    first: I64,
+    edges: I32,
+    target: I32,
+    weight: I64,
+    place: I32,
+    sink: int,
+    best: I64,
+    edge: I64,
+    ordered: U8,
+    perm: I64,
+    heap: I64,
+    candidates: I64,
+    paths: I32,
+    weights: I64,
+    lengths: I32,
+    sizes: I64,
+) -> tuple[I64, I64, I32, I64, I32, I64]:
+    in_heap, made, rows = sizes[0], sizes[1], sizes[2]
+    scores = np.empty(wanted, dtype=np.int64)
+    if rows == 1:
+        _order_edges(0, first, edges, target, weight, best, ordered, perm)
+    found = 0
+    longest = paths.shape[1]
+    if rows + wanted > len(paths):
+        size = max(rows + wanted, 2 * len(paths))
+        new_paths, new_weights, new_lengths = (
+            np.zeros((size, longest), dtype=np.int32),
+            np.zeros((size, longest), dtype=np.int64),
+            np.zeros(size, dtype=np.int32),
+        )
+        new_paths[:rows], new_weights[:rows], new_lengths[:rows] = paths[:rows], weights[:rows], lengths[:rows]
+        paths, weights, lengths = new_paths, new_weights, new_lengths
+    while found < wanted and in_heap > 0:
+        top = heap[0]
+        in_heap -= 1
+        if in_heap > 0:  # the last one sinks to its place
+            moved, at = heap[in_heap], 0
+            while True:
+                child = 2 * at + 1
+                if child >= in_heap:
+                    break
+                if child + 1 < in_heap and _comes_before(
+                    heap[child + 1], heap[child], target, place, sink, edge, first, perm, candidates, paths
+                ):
+                    child += 1
+                if not _comes_before(heap[child], moved, target, place, sink, edge, first, perm, candidates, paths):
+                    break
+                heap[at] = heap[child]
+                at = child
+            heap[at] = moved
+        # ---- the path itself
+        parent, dev, rank = candidates[1, top], candidates[2, top], candidates[3, top]
+        row = rows
+        rows += 1
+        for step in range(dev + 1):
+            paths[row, step], weights[row, step] = paths[parent, step], weights[parent, step]
+        x, length = np.int64(paths[row, dev]), dev + 1
+        e = perm[first[x] + rank]
+        while True:
+            y = target[e]
+            paths[row, length], weights[row, length] = y, weights[row, length - 1] + weight[e]
+            length += 1
+            if y == sink:
+                break
+            e = edge[y]
+        lengths[row] = length
+        scores[found] = candidates[0, top]
+        found += 1
+        # ---- its deviations: at the same place the next edge, at each later one the second
+        for step in range(dev, length - 1):
+            x = np.int64(paths[row, step])
+            _order_edges(x, first, edges, target, weight, best, ordered, perm)
+            other = rank + 1 if step == dev else np.int64(1)
+            if other >= edges[x]:
+                continue
+            e = perm[first[x] + other]
+            if best[target[e]] <= DEAD:
+                continue
+            if made == candidates.shape[1]:
+                wider = np.empty((4, 2 * made + 64), dtype=np.int64)
+                wider[:, :made] = candidates
+                candidates = wider
+            candidates[0, made] = weights[row, step] + weight[e] + best[target[e]]
+            candidates[1, made], candidates[2, made], candidates[3, made] = row, step, other
+            if in_heap == len(heap):
+                larger = np.empty(2 * in_heap + 64, dtype=np.int64)
+                larger[:in_heap] = heap
+                heap = larger
+            at = in_heap
+            in_heap += 1
+            while at > 0:
+                above = (at - 1) >> 1
+                if not _comes_before(made, heap[above], target, place, sink, edge, first, perm, candidates, paths):
+                    break
+                heap[at] = heap[above]
+                at = above
+            heap[at] = made
+            made += 1
+    sizes[0], sizes[1], sizes[2] = in_heap, made, rows
+    return heap, candidates, paths, weights, lengths, scores[:found].copy()
+
+
+@compiled
+def _stops_of(paths: I32, lengths: I32, place: I32, stop_of: I32) -> I32:
+    out = np.full((paths.shape[0], paths.shape[1]), -1, dtype=np.int32)
+    for row in range(paths.shape[0]):
+        found = 0
+        for step in range(lengths[row]):
+            stop = stop_of[place[paths[row, step]]]
+            if stop >= 0:
+                out[row, found] = stop
+                found += 1
+    return out

@@ -503,6 +503,8 @@ class Domain(Word):
                 raise ValueError(f"calls: {call.path}: every answer but popular needs a key, popular has none")
         if self.experiment and abs(sum(arm.share for arm in self.experiment.values()) - 1.0) > 1e-9:
             raise ValueError("experiment: the shares of its variants must sum to 1")
+        if self.source.reader == "timetable" and self.itinerary is None:
+            raise ValueError("source.reader: `timetable` needs a section `itinerary`")
         for name, job in self.schedule.items():
             if job.run == "seats" and self.itinerary is None:
                 raise ValueError(f"schedule.{name}: `seats` needs a section `itinerary`")

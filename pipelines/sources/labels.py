@@ -23,9 +23,7 @@ def labelled(labels: Mapping[str, Label], timetable: Timetable) -> list[Planned]
             if stop.id in by_rule or tags & {tag.casefold() for tag in stop.tags} or any(part in title for part in titles):
                 earned[stop.id].append(name)
     fields = Planned.__dataclass_fields__
-    return [
-        replace(Planned(**{name: getattr(stop, name) for name in fields}), labels=tuple(earned[stop.id])) for stop in timetable.stops
-    ]
+    return [replace(Planned(**{name: getattr(stop, name) for name in fields}), labels=tuple(earned[stop.id])) for stop in timetable.stops]
 
 
 def _by_rule(label: Label, timetable: Timetable) -> set[str]:

@@ -48,7 +48,9 @@ def each(folder: Path, stem: str, required: Sequence[str], optional: Sequence[st
             sheet.bad.append((line, str(error), text))
 
 
-def strictly(folder: Path, stem: str, required: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[Row, Callable[[str], SourceError]]]:
+def strictly(
+    folder: Path, stem: str, required: Sequence[str], optional: Sequence[str]
+) -> Iterator[tuple[Row, Callable[[str], SourceError]]]:
     """The rows of a file in which no row may be bad, each with what makes an error of a message that names file and line."""
     sheet = Sheet(stem)
     for line, row, _ in _read(folder, stem, required, optional, sheet):
@@ -61,9 +63,7 @@ def strictly(folder: Path, stem: str, required: Sequence[str], optional: Sequenc
         yield row, fault
 
 
-def _read(
-    folder: Path, stem: str, required: Sequence[str], optional: Sequence[str], sheet: Sheet
-) -> Iterator[tuple[int, Row | str, str]]:
+def _read(folder: Path, stem: str, required: Sequence[str], optional: Sequence[str], sheet: Sheet) -> Iterator[tuple[int, Row | str, str]]:
     found = find(folder, [stem + form for form in FORMS], {name: (name,) for name in (*required, *optional)}, required)
     sheet.name = found.path.name
     for line, cells, text in rows_of(found):
@@ -71,7 +71,8 @@ def _read(
         if isinstance(cells, str):
             yield line, cells, text
         else:
-            own = {name: str(cells[at] or "").strip() if (at := found.columns.get(name)) is not None else "" for name in (*required, *optional)}
+            own = dict.fromkeys((*required, *optional), "")
+            own.update({name: str(cells[at] or "").strip() for name, at in found.columns.items()})
             yield line, own, text
 
 
@@ -117,17 +118,15 @@ def truth(row: Row, name: str, empty: bool) -> bool:
 
 
 def listed(row: Row, name: str) -> tuple[str, ...]:
-    """The parts of a list separated by semicolons, trimmed, each once, in the order given."""
-    return tuple(dict.fromkeys(part.strip() for part in row[name].split(";") if part.strip()))
+    """The parts of a list separated by semicolons, trimmed, each once, in the order given; none for a column that was not asked for."""
+    return tuple(dict.fromkeys(part.strip() for part in row.get(name, "").split(";") if part.strip()))
 
 
 def moment(row: Row, name: str) -> int:
     """Microseconds UTC of an ISO 8601 time with an offset. Raises CellError."""
     when = _moment(row[name])
     if when is None:
-        raise CellError(
-            f"{name}: {row[name]!r} is not allowed; ISO 8601 with an offset from UTC is, such as 2026-07-01T13:00:00+05:00"
-        )
+        raise CellError(f"{name}: {row[name]!r} is not allowed; ISO 8601 with an offset from UTC is, such as 2026-07-01T13:00:00+05:00")
     return when
 
 

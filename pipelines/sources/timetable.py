@@ -62,7 +62,8 @@ def read(domain: Domain, folder: Path, as_of: int | None = None) -> Programme:
     def concert(row: Row) -> None:
         made = _planned(row, "concert_id", words, halls, stops)
         if made.minutes > words.longest_minutes:
-            raise CellError(f"minutes: {made.minutes} is not allowed; a stop lasts at most {words.longest_minutes} (itinerary.longest_minutes)")
+            most = f"a stop lasts at most {words.longest_minutes} (itinerary.longest_minutes)"
+            raise CellError(f"minutes: {made.minutes} is not allowed; {most}")
         said[made.id] = rows.whole(row, "free", 0, _MOST_SEATS, -1), rows.truth(row, "on_sale", True)
         stops[made.id] = made
 

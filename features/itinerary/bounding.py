@@ -121,8 +121,6 @@ class _Problem:
 
 def best_by_bound(routes: Routes, objective: Objective, k: int, deadline: float) -> Best:
     """The k best of any objective under any wishes; see the head of this file. deadline: of time.monotonic."""
-    from features.itinerary.search import Best, Found
-
     problem = _Problem(routes, objective)
     if objective is Objective.BALANCE:
         problem.share = _best_share(problem)
@@ -148,14 +146,15 @@ def best_by_bound(routes: Routes, objective: Objective, k: int, deadline: float)
             bound = ranking.next_weight
             least = min(kept.values()) if len(kept) >= k else None
             if ranking.exhausted or (least is not None and bound <= least):
-                ordered = sorted(kept.items(), key=_order)
-                return Best(tuple(Found(rows, _shown(objective, value)) for rows, value in ordered), True, 0.0)
+                return _answer(objective, kept, None)
             if time.monotonic() > deadline:
                 break
             # Few routes are enough to see what the bound gets wrong; the later ones are looked at once nothing more can be corrected.
             if may_correct and looked >= 1_024 and (over_programmes or over_composers):
                 break
             batch = min(2 * batch, _MOST)
+        if ranking.exhausted:  # nothing that these tokens leave
+            return _answer(objective, kept, None)
         ceiling = bound if ceiling is None else min(ceiling, bound)
         if time.monotonic() > deadline:
             break
@@ -171,12 +170,19 @@ def best_by_bound(routes: Routes, objective: Objective, k: int, deadline: float)
             tokens = wider
         except TooManyStatesError:
             may_correct = False  # the graph of before is looked through to the deadline
-    ordered = sorted(kept.items(), key=_order)
-    if not ordered:
+    return _answer(objective, kept, ceiling)
+
+
+def _answer(objective: Objective, kept: dict[tuple[int, ...], int], ceiling: int | None) -> Best:
+    """ceiling: no route is worth more; None if these are known to be the best."""
+    from features.itinerary.search import Best, Found
+
+    found = tuple(Found(rows, _shown(objective, value)) for rows, value in sorted(kept.items(), key=_order))
+    if ceiling is None:
+        return Best(found, True, 0.0)
+    if not found:
         return Best((), False, float("inf"))
-    top = ordered[0][1]
-    within = abs(_shown(objective, ceiling) - _shown(objective, top)) if ceiling > top else 0.0
-    return Best(tuple(Found(rows, _shown(objective, value)) for rows, value in ordered), False, within)
+    return Best(found, False, max(0.0, abs(_shown(objective, ceiling) - found[0].value) if ceiling > max(kept.values()) else 0.0))
 
 
 def comfort_minutes(routes: Routes, stops: I32) -> I64:

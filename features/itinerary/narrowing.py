@@ -51,7 +51,7 @@ def narrow(timetable: Timetable, wishes: Wishes, availability: Availability | No
         np.logical_and(allowed, ~rows, out=allowed)
 
     if wishes.days is not None:
-        chosen = np.array([day in wishes.days for day in timetable.days])
+        chosen = np.array([day in wishes.days for day in timetable.days], dtype=np.bool_)
         drop(~chosen[timetable.day], "days")
     else:
         chosen = np.ones(days, dtype=np.bool_)
@@ -69,10 +69,10 @@ def narrow(timetable: Timetable, wishes: Wishes, availability: Availability | No
         lacking[bought] = False
         drop(lacking & ~timetable.optional, "party")
     if wishes.arrival is not None:
-        earliest = np.array([timetable.minute(day, wishes.arrival) for day in range(days)])
+        earliest = np.array([timetable.minute(day, wishes.arrival) for day in range(days)], dtype=np.int64)
         drop(timetable.begins < earliest[timetable.day], "arrival")
     if wishes.leaving is not None:
-        latest = np.array([timetable.minute(day, wishes.leaving) for day in range(days)])
+        latest = np.array([timetable.minute(day, wishes.leaving) for day in range(days)], dtype=np.int64)
         drop(timetable.ends > latest[timetable.day], "leaving")
     needs = np.where(timetable.optional, 0, _CONCERT).astype(np.uint64)
     needed = _CONCERT

@@ -78,7 +78,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
         asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
         worth = await worth_for(service, standing, current, whom)
-        outcome = await found(current, worth, asked, permits.remaining_s(request, _SEARCH_S))
+        outcome = await found(service, current, worth, asked, permits.remaining_s(request, _SEARCH_S))
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
@@ -196,10 +196,11 @@ def _score(worth: Worth) -> Any:
     return worth.score
 
 
-async def found(current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
-    """Raises Problem: 422 for wishes that the timetable cannot understand."""
+async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
+    """Raises Problem: 422 for wishes that the timetable cannot understand, 503 where the answer takes too long."""
     try:
         async with asyncio.timeout(limit_s):
+            await service.itineraries.warmed()
             return await asyncio.to_thread(search, current, worth, asked, min(DEADLINE_S, limit_s))
     except TimeoutError:
         detail = "these wishes together take too long; name fewer days, or do without the limits over all days"

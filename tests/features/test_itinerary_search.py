@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from features.itinerary.bounding import scales
 from features.itinerary.objectives import CHANGE_COST, RECOMMENDED_POINTS, WAIT_COST, WALK_COST, Worth, composers, rarity
-from features.itinerary.search import Found, Routes, Rows
+from features.itinerary.search import Routes, Rows
 from features.itinerary.timetable import IMPASSABLE, Availability, Timetable
 from features.itinerary.wishes import WORDS, Meal, Objective, Wishes, Words
 from tests import itinerary_worlds as worlds

@@ -1,15 +1,14 @@
-"""A season of its own making: three days, three halls, 18 concerts and one event beside the programme, 80 people with a taste; all trained
-and real, only small.
+"""A season of its own making: three days, three halls, 19 concerts, an event beside the programme each day, 80 people with a taste; all
+trained and real, only small.
 
-Concert `dDhH` of day D begins at 12:00 plus H hours and takes 45 minutes; hours 0 to 5 are played in the halls Big, Small, Court, Big, Small,
-Court, ten minutes from each other (no way from Court to Big). Of each day `x` is a walk beside the programme at noon. Concert d1h0 and
-d2h0 are the same programme. Also at 12:00 of the first day: `clash`, in Small. Each costs 300 and 100 more an hour later, in minor units
-times 100.
+Concert `dDhH` of day D begins at 12:00 plus H hours and takes 45 minutes; hours 0 to 5 are played in the halls Big, Small, Court, Big,
+Small, Court, ten minutes from each other, and there is no way from Court to Big. It costs 300 roubles and 100 more with each hour. `xD` is a
+walk at 18:00 of day D. d1h0 and d2h0 are the same programme. `clash` is played in Small at 12:00 of the first day.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -20,15 +19,16 @@ import yaml
 import configs
 from configs.domain import Domain
 from features.catalogue import Catalogue, build
-from features.compute import PairFeatures
+from features.itinerary.bought import BoughtRoutes, Change, bought_routes
 from features.itinerary.timetable import IMPASSABLE, Planned, Timetable
 from features.state import Histories, Kinds, histories
 from features.statistics import ItemStatistics
 from features.vocabulary import Vocabulary
-from tests.serving.small_world import DAY_US, MOMENT, SmallWorld
+from tests.serving.small_world import DAY_US, MOMENT
+from training import bundle
 from training.build import build as build_model
+from training.bundle import Verdict
 from training.contract import CandidateModel, TrainingData
-from training.ranker import Ranker
 
 ZONE = "Asia/Yekaterinburg"
 FIRST = date(2030, 7, 1)
@@ -42,8 +42,44 @@ NAME = "season"
 
 
 @dataclass(frozen=True)
-class Season(SmallWorld):
+class Season:
+    domain: Domain
     timetable: Timetable
+    catalogue: Catalogue
+    users: Vocabulary
+    histories: Histories
+    models: dict[str, CandidateModel]
+
+    def publish(self, home: Path) -> str:
+        """Writes a bundle, makes it the champion and returns its version."""
+        directory = bundle.write(
+            home,
+            self.domain,
+            self.catalogue,
+            self.users,
+            self.histories,
+            ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT),
+            self.models,
+            None,
+            Verdict(passed=True, serve="content", why="a test"),
+            {},
+            {},
+            MOMENT,
+            0,
+            "test",
+            timetable=self.timetable,
+            bought=self.bought(),
+        )
+        bundle.point(home, self.domain.name, "champion", directory.name)
+        return directory.name
+
+    def bought(self) -> BoughtRoutes:
+        """Two people hold d1h0 + d1h1 from the second date on, one of them d1h0 alone on the first; three hold d1h4 on both."""
+        rows = self.timetable.rows
+        pair = (rows["d1h0"], rows["d1h1"])
+        moved = [Change(0, pair[:1]), Change(1, pair)]
+        three = [[Change(0, (rows["d1h4"],))] for _ in range(3)]
+        return bought_routes(self.timetable, ("2030-06-01", "2030-06-02"), [moved, [Change(1, pair)], *three])
 
 
 def season_file(folder: Path, **also: object) -> Path:
@@ -101,7 +137,7 @@ def season_world(yaml_file: Path) -> Season:
     models = {name: build_model(words) for name, words in domain.candidates.items()}
     for model in models.values():
         model.fit(TrainingData(everything, catalogue, MOMENT, 3))
-    return Season(domain, catalogue, users, everything, models, None, timetable)  # type: ignore[arg-type]
+    return Season(domain, timetable, catalogue, users, everything, models)
 
 
 def _catalogue(domain: Domain, timetable: Timetable) -> Catalogue:
@@ -152,5 +188,3 @@ def _histories(domain: Domain, catalogue: Catalogue) -> Histories:
         True,
     )
 
-
-__all__ = ["CandidateModel", "PairFeatures", "Ranker", "replace"]

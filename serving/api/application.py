@@ -28,6 +28,7 @@ from serving.api import (
     pages,
     problems,
     recommendations,
+    route_papers,
     routes,
     slates,
     stops,
@@ -71,7 +72,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(calls.router(service))
     for domain in service.domains.values():
         if domain.itinerary is not None:
-            for resource in (stops, routes, choices, orders, timetable_admin):
+            for resource in (stops, route_papers, routes, choices, orders, timetable_admin):
                 app.include_router(resource.router(service, domain))
     app.include_router(recommendations.router(service))
     app.include_router(events.router(service))

@@ -2,8 +2,8 @@
 trained and real, only small.
 
 Concert `dDhH` of day D begins at 12:00 plus H hours and takes 45 minutes; hours 0 to 5 are played in the halls Big, Small, Court, Big,
-Small, Court, ten minutes from each other, and there is no way from Court to Big. It costs 300 roubles and 100 more with each hour. `xD` is a
-walk at 18:00 of day D. d1h0 and d2h0 are the same programme. `clash` is played in Small at 12:00 of the first day.
+Small, Court, ten minutes from each other, and there is no way from Court to Big. It costs 300 roubles and 100 more with each hour.
+`xD` is a walk at 18:00 of day D. d1h0 and d2h0 are the same programme. `clash` is played in Small at 12:00 of the first day.
 """
 
 from __future__ import annotations

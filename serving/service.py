@@ -32,6 +32,7 @@ from serving.housekeeping import Housekeeping
 from serving.itinerary.choosing import Choosing
 from serving.itinerary.following import Itineraries
 from serving.itinerary.ordering import Ordering
+from serving.itinerary.scores import Scores
 from serving.live import Live, NotReadyError
 from serving.logs import use_key
 from serving.mail import Mailer
@@ -125,6 +126,7 @@ class Service:
         valid_s = deployment.access.reset_minutes * 60.0
         mail_guard = self.breakers.of("mail", (NotDoneError,))
         mailer = Mailer(self.secrets.smtp, deployment.mail, deployment.public_url, valid_s, self.metrics, mail_guard)
+        self.scores = Scores()
         self.choosing = Choosing(Choices(self.database), self.record)
         self.ordering = Ordering(self.database, self.domains, self.itineraries.current, mailer.deliver)
         self.relay = Exchange(

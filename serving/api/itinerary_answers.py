@@ -170,8 +170,11 @@ class PopularAnswer(BaseModel):
 
 
 class RankHistoryAnswer(BaseModel):
+    """`bought`: people whose tickets make exactly this route now; `with_more`: those whose tickets hold all of it."""
+
     route_id: str
     bought: int
+    with_more: int
     history: list[dict[str, Any]]
     notes: list[str]
 

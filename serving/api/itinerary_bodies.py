@@ -34,6 +34,7 @@ Names = Annotated[list[Name], Field(max_length=_MOST_WORDS)]
 Ids = Annotated[list[Id], Field(max_length=_MOST_WORDS)]
 Minor = Annotated[int, Field(ge=0, le=10**12)]
 Target = Annotated[Text, Field(min_length=1, max_length=TARGET)]
+Aim = Annotated[Objective, Field(strict=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -108,7 +109,7 @@ class RoutesBody(Body):
     as they are, 1 looks for routes that share nothing. `sample`: true draws routes evenly from all there are instead, by `seed`."""
 
     user_id: Id | None = None
-    objective: Objective | None = None
+    objective: Aim | None = None
     wishes: WishesBody | None = None
     k: Annotated[int, Field(ge=1, le=MOST_K)] = 10
     diversity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -122,7 +123,7 @@ class AlternativesBody(Body):
     """Other routes in place of one, with what is gained and lost."""
 
     user_id: Id | None = None
-    objective: Objective | None = None
+    objective: Aim | None = None
     wishes: WishesBody | None = None
     k: Annotated[int, Field(ge=1, le=MOST_K)] = 5
     personal: StrictBool = True

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.domain import Domain
-from features.itinerary.routes import broken_hop
+from features.itinerary.chains import clashing
 from features.state import Means, UserState
 from serving.itinerary.current import Current
 from serving.storage.choices import Choice, Choices, Chosen, Said
@@ -96,8 +96,7 @@ def owned(state: UserState | None, id_of: Callable[[int], str]) -> list[str]:
 
 
 def clashes(current: Current, stops: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of stops of a day that one person cannot have both: neither is reached from the other in time."""
+    """Neighbours in time, among stops of a day, of which one person cannot have both."""
     timetable = current.timetable
     rows = sorted({timetable.rows[name] for name in stops if name in timetable.rows})
-    pairs = [(one, other) for place, one in enumerate(rows) for other in rows[place + 1 :]]
-    return [(timetable.stops[one].id, timetable.stops[other].id) for one, other in pairs if broken_hop(timetable, (one, other)) is not None]
+    return [(timetable.stops[one].id, timetable.stops[other].id) for one, other in clashing(timetable, rows)]

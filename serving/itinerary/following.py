@@ -9,18 +9,14 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
-import orjson
-
 from configs.domain import Domain
+from features.itinerary.search import warm
 from features.itinerary.timetable import Timetable
 from serving.itinerary.current import Current
 from serving.live import Live, NotReadyError
 from serving.metrics import Metrics
 from serving.storage.database import Database, DatabaseAwayError, now_us
 from serving.storage.seats import Label, Seat, Seats
-from training.bundle import Bundle
-
-FILE = "timetable.json"
 
 log = logging.getLogger("factotum.itinerary")
 
@@ -76,13 +72,16 @@ class Itineraries:
         self.stored = Seats(database)
         self._of = {name: _Followed(domain) for name, domain in domains.items() if domain.itinerary is not None}
         self._tasks: list[asyncio.Task[None]] = []
+        self._warming: asyncio.Task[None] | None = None
 
     def __contains__(self, domain: str) -> bool:
         return domain in self._of
 
     async def start(self) -> None:
+        if self._of:
+            self._warming = asyncio.create_task(asyncio.to_thread(warm), name="search-warming")
         for followed in self._of.values():
-            await self._plan(followed)
+            self._plan(followed)
             try:
                 await self._follow(followed)
             except DatabaseAwayError as error:
@@ -92,7 +91,14 @@ class Itineraries:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        if self._warming is not None:
+            await asyncio.gather(self._warming, return_exceptions=True)  # a thread cannot be called back
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def warmed(self) -> None:
+        """Returns when the search is compiled: at once, but for the first seconds after the first start on a machine."""
+        if self._warming is not None and not self._warming.done():
+            await asyncio.shield(self._warming)
 
     def current(self, domain: str) -> Current:
         """Raises NotReadyError where no bundle of the domain is in service, or the one that is has no timetable."""
@@ -122,7 +128,7 @@ class Itineraries:
         while True:
             await asyncio.sleep(followed.words.seats_refresh_s)
             try:
-                await self._plan(followed)
+                self._plan(followed)
                 await self._follow(followed)
             except DatabaseAwayError as error:
                 log.debug("seats stay as they were: the database is away", extra={"fields": {"why": str(error)}})
@@ -135,7 +141,7 @@ class Itineraries:
         seats = await self.stored.since(followed.name, since)
         followed.fold(seats, await self.stored.labels_since(followed.name, since))
 
-    async def _plan(self, followed: _Followed) -> None:
+    def _plan(self, followed: _Followed) -> None:
         """Takes over the timetable of the bundle in service."""
         try:
             bundle = self._live.standing(followed.name).engine.bundle
@@ -144,16 +150,9 @@ class Itineraries:
             return
         if followed.planned is not None and followed.planned[0] == bundle.version:
             return
-        try:
-            timetable = await asyncio.to_thread(_read, bundle)
-        except (OSError, ValueError) as error:
-            followed.why = f"the bundle {bundle.version} has none that can be used: {error}"
-            log.error("no timetable", extra={"fields": {"domain": followed.name, "why": followed.why}})
+        if bundle.timetable is None:
+            if followed.current is None:
+                followed.why = f"the bundle {bundle.version} was made without one; `factotum run {followed.name}` makes another"
             return
-        followed.planned = (bundle.version, timetable)
+        followed.planned = (bundle.version, bundle.timetable)
         followed.anew()
-
-
-def _read(bundle: Bundle) -> Timetable:
-    """Of a bundle whose files were verified. Raises OSError, ValueError."""
-    return Timetable.of_json(orjson.loads((bundle.directory / FILE).read_bytes()))

@@ -8,6 +8,7 @@ order of stops stays the engine's.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -49,26 +50,36 @@ def stop_popularity(engine: Engine, timetable: Timetable) -> NDArray[np.float64]
 
 
 class Scores:
-    """Keeps the scores of those who ask: they are as of the engine, what the person did, and the minute. For one thread at a time."""
+    """Keeps the scores of those who ask: they are as of the engine, what the person did, and the minute. Any thread may ask. Arrays are
+    (stops,) float64, read-only. `state`: None for somebody of whom nothing is known."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str | None, _Kept] = OrderedDict()
+        self._changing = threading.Lock()
 
-    def of(self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable) -> NDArray[np.float64]:
-        """(stops,) float64, read-only. `state`: None for somebody of whom nothing is known."""
+    def kept(
+        self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable
+    ) -> NDArray[np.float64] | None:
+        """None where there are none that are still good."""
+        with self._changing:
+            kept = self._kept.get(None if state is None else user)
+        return kept.scores if kept is not None and kept.fits(engine, _did(state), timetable.version, now) else None
+
+    def make(self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable) -> NDArray[np.float64]:
+        """Asks the engine: milliseconds."""
         name = None if state is None else user
-        did = b"" if state is None else state.items.tobytes() + state.kinds.tobytes() + state.times.tobytes()
-        kept = self._kept.get(name)
-        if kept is not None and kept.fits(engine, did, timetable.version, now):
-            self._kept.move_to_end(name)
-            return kept.scores
         made = stop_scores(engine, UserState.empty(engine.kinds) if state is None else state, now, timetable, name)
         made.flags.writeable = False
-        self._kept[name] = _Kept(engine, did, timetable.version, now, made)
-        self._kept.move_to_end(name)
-        while len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+        with self._changing:
+            self._kept[name] = _Kept(engine, _did(state), timetable.version, now, made)
+            self._kept.move_to_end(name)
+            while len(self._kept) > _MOST:
+                self._kept.popitem(last=False)
         return made
+
+
+def _did(state: UserState | None) -> bytes:
+    return b"" if state is None else state.items.tobytes() + state.kinds.tobytes() + state.times.tobytes()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from configs.domain import Itinerary
+from features.itinerary.routes import route_id
 from features.itinerary.timetable import MINUTE_US, Stop, Timetable
 from serving.itinerary.current import Current
 from serving.storage.seats import UNKNOWN
@@ -89,3 +91,30 @@ def money(minor: int, words: Itinerary) -> str:
     digits = len(str(words.minor_units - 1))
     said = f"{whole:,}".replace(",", " ")
     return f"{said}.{rest:0{digits}} {words.currency}" if rest else f"{said} {words.currency}"
+
+
+def route_document(
+    current: Current, words: Itinerary, rows: Sequence[int], value: float | None, why: Sequence[str], whole: bool = False
+) -> dict[str, Any]:
+    """A route: its stops, the way between them, its portrait (`whole`: every figure; else the core)."""
+    timetable = current.timetable
+    return {
+        "route_id": route_id(timetable, rows),
+        "timetable": timetable.version,
+        "score": value,
+        "stops": [stop_document(current, words, row) for row in rows],
+        "legs": legs(timetable, rows),
+        "portrait": {},
+        "why": list(why),
+    }
+
+
+def legs(timetable: Timetable, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Minutes on the way and of waiting between consecutive stops of a day."""
+    out = []
+    for one, other in pairwise(rows):
+        before, after = timetable.stops[one], timetable.stops[other]
+        if before.day == after.day:
+            walk = int(timetable.walk[before.hall, after.hall])
+            out.append({"before": before.id, "after": after.id, "walk": walk, "wait": after.begins - before.ends - walk})
+    return out

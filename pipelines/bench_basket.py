@@ -1,8 +1,8 @@
 """The basket: one concert of a client's tickets is hidden; is it found among those that still fit the others?
 
-People are parted into folds. Each is asked about by models that saw nothing of theirs: sources fitted on the other folds, a ranker taught on
-one of these by sources that had not seen it. What could not be attended beside the rest of a person's tickets is no candidate; people whose
-tickets clash (bought for several) are told apart, for them everything they have no ticket for is one.
+People are parted into folds. Each is asked about by models that saw nothing of theirs: sources fitted on the other folds, a ranker
+taught on one of these by sources that had not seen it. What could not be attended beside the rest of a person's tickets is no candidate;
+people whose tickets clash (bought for several) are told apart, for them everything they have no ticket for is one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Person:
-    """user: row; had: what they have tickets for, rows of the catalogue, ascending; clashes: whether one person could not attend them all."""
+    """user: row; had: what they have tickets for, rows of the catalogue, ascending; clashes: whether nobody alone could attend it all."""
 
     user: int
     had: tuple[int, ...]
@@ -217,3 +217,21 @@ def _grouped(users: NDArray[np.int32], items: NDArray[np.int32]) -> list[tuple[i
     order = np.argsort(users, kind="stable")
     found, starts = np.unique(users[order], return_index=True)
     return [(int(user), part) for user, part in zip(found, np.split(items[order], starts[1:]), strict=True)]
+
+
+def basket_table(report: Mapping[str, Any]) -> list[str]:
+    """Lines for a terminal."""
+    clashing_people = f"{report['clashing_people']:,} of them with tickets that clash"
+    out = [f"{report['said']}: {report['people']:,} people, {clashing_people}; {report['candidates']:g} concerts to find it among"]
+    out.append(f"{'':12}{'NDCG@10':>9}{'95%':>17}{'HR@10':>9}{'95%':>17}" + "".join(f"{name:>15}" for name in ("one person's", "clashing")))
+    for way, row in report["rows"].items():
+        ndcg, hit = row[f"NDCG@{K}"], row[f"HR@{K}"]
+        spans = [f"{value['mean']:9.4f}{value['low']:>9.4f}-{value['high']:.4f} " for value in (ndcg, hit)]
+        out.append(f"{way:12}{''.join(spans)}" + "".join(f"{said[f'NDCG@{K}']['mean']:15.4f}" for said in row["groups"].values()))
+    for name, even in report["random"].items():
+        out.append(f"an even draw, {name}: NDCG@{K} {even[f'NDCG@{K}']:.4f}, HR@{K} {even[f'HR@{K}']:.4f}")
+    for name, compared in report["comparisons"].items():
+        for way, said in compared.get("against", {}).items():
+            span = f"{said['mean']:+.4f} [{said['low']:+.4f}, {said['high']:+.4f}]"
+            out.append(f"{name}: {compared['best']} - {way}: {span}, p {said['p']:.4f}, Holm {said['p_holm']:.4f}")
+    return out

@@ -7,13 +7,15 @@ is long because it is the whole vocabulary in one place.
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Language = Literal["en", "ru"]
 RESERVED = ("admin", "auth", "me", "notifications")  # no domain is called so: /v1/{name} is the gateway's own
 
 
@@ -398,7 +400,7 @@ class Serving(Word):
     deadline_ms: Positive = 1_000.0
     diversity: Share = 0.0
     exploration: Exploration = Exploration()
-    languages: tuple[Literal["en", "ru"], ...] = ("en", "ru")
+    languages: tuple[Language, ...] = ("en", "ru")
 
 
 class Call(Word):
@@ -422,10 +424,76 @@ class Variant(Word):
     bundle: Literal["champion", "challenger"] = "champion"
 
 
+# ---------------------------------------------------------------- chains of timed items
+
+
+class Forms(Word):
+    """A noun as it is counted: 1 concert, 2 concerts, 5 concerts (Russian tells the last two apart)."""
+
+    one: str
+    few: str
+    many: str
+
+
+class StopWords(Word):
+    """What one language calls the things of a timetable; sentences about a route are made of these."""
+
+    stop: Forms  # what a route is a chain of
+    optional: Forms  # an event beside the programme
+    hall: Forms
+    artist: Forms
+    composer: Forms
+    work: Forms
+
+
+class Label(Word):
+    """A mark on stops: on those that bear one of `tags`, on those whose title holds one of `titles` (whatever the case of letters), and
+    as `rule` says: `repeat` marks every stop whose programme is played more than once; `main` one stop a day, that in the hall with
+    the most seats (then the dearest, the longest, the latest)."""
+
+    words: dict[Language, str]  # how a sentence names a stop that bears it
+    tags: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+    rule: Literal["repeat", "main"] | None = None
+
+
+class Itinerary(Word):
+    """Items are stops with a beginning, an end and a hall, and people walk from one to the next."""
+
+    zone: str  # of the clock on the wall: a name of the IANA data base
+    day_begins: Annotated[int, Field(ge=0, le=23)] = 6  # the hour: what begins earlier belongs to the day before
+    buffer_minutes: Annotated[int, Field(ge=0, le=240)] = 0  # spare time between two stops, unless the question says
+    longest_minutes: Annotated[int, Field(ge=1, le=1_440)] = 360  # a stop lasts at most so long; what is open all day is none
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "RUB"  # ISO 4217
+    minor_units: Annotated[int, Field(ge=1, le=1_000)] = 100  # so many kopecks are a rouble; prices are whole numbers of these
+    words: dict[Language, StopWords]
+    labels: dict[Name, Label] = {}
+    seats_refresh_s: Annotated[float, Field(ge=0.1, le=3_600.0)] = 1.0  # each replica looks for new numbers of free seats so often
+    #: Where orders are sent; none: they are only stored.
+    orders_to: Annotated[str, Field(pattern=r"^(mailto:[^@\s]+@[^@\s]+|https?://\S+)$")] | None = None
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, OSError, ValueError):  # not found, a folder of the data base, or no relative path
+            raise ValueError(f"{zone!r} is no time zone; names of the IANA data base are allowed, such as Asia/Yekaterinburg") from None
+        return zone
+
+    @model_validator(mode="after")
+    def _spoken(self) -> Self:
+        for name, label in self.labels.items():
+            missing = set(self.words) - set(label.words)
+            if missing:
+                raise ValueError(f"labels.{name}: no words in {', '.join(sorted(missing))}; every language of `words` needs them")
+        return self
+
+
 class Job(Word):
     """What `factotum schedule` runs: a command at the times of a cron expression (UTC)."""
 
-    run: Literal["run", "ingest", "featurize", "train", "evaluate", "publish", "score", "clean"]
+    run: Literal["run", "ingest", "featurize", "train", "evaluate", "publish", "score", "clean", "seats"]
     cron: Annotated[str, Field(pattern=r"^(\S+\s+){4}\S+$")]
 
 
@@ -451,6 +519,7 @@ class Domain(Word):
     #: What belongs to an account needs its token in either case.
     auth: Literal["open", "token"] = "token"
     calls: tuple[Call, ...] = ()
+    itinerary: Itinerary | None = None
     experiment: dict[Name, Variant] = {}
     schedule: dict[Name, Job] = {}
     keep_versions: Count = 5  # `factotum clean` keeps so many bundles besides the aliased ones
@@ -497,6 +566,13 @@ class Domain(Word):
                 raise ValueError(f"calls: {call.path}: every answer but popular needs a key, popular has none")
         if self.experiment and abs(sum(arm.share for arm in self.experiment.values()) - 1.0) > 1e-9:
             raise ValueError("experiment: the shares of its variants must sum to 1")
+        if self.source.reader == "timetable" and self.itinerary is None:
+            raise ValueError("source.reader: `timetable` needs a section `itinerary`")
+        for name, job in self.schedule.items():
+            if job.run == "seats" and self.itinerary is None:
+                raise ValueError(f"schedule.{name}: `seats` needs a section `itinerary`")
+        if self.itinerary is not None and not set(self.serving.languages) <= set(self.itinerary.words):
+            raise ValueError(f"itinerary.words: every language of serving.languages needs them ({', '.join(self.serving.languages)})")
         if self.serving.k > self.serving.max_k:
             raise ValueError("serving: k is above max_k")
         return self

@@ -5,7 +5,8 @@ Gather: each partition of users (about 40 MB of input) is sorted by user and tim
 Whatever a task writes is whole or not there, so a run that was killed goes on from the pieces it had.
 
 The step's directory holds items.parquet, events/part-*.parquet (features.tables.EVENTS; a user stands in one part only, users sorted, each
-one's events together, oldest first, or in the files' order where the source has no times), quarantine.csv and report.json.
+one's events together, oldest first, or in the files' order where the source has no times), quarantine.csv and report.json; in a domain with
+an itinerary also timetable.json and availability.json, which are written anew where only they changed: nothing is learnt from them.
 On a cluster of several machines it has to lie on a disk that all of them see.
 """
 
@@ -26,11 +27,13 @@ from features.tables import EVENTS, ITEM, KIND, TIME, USER, VALUE
 from pipelines.cluster import each, started_for
 from pipelines.passes import RECORDED, gather, scatter
 from pipelines.quarantine import report_of, write_quarantine
-from pipelines.sources import prepare
+from pipelines.sources import Prepared, prepare
 from pipelines.sources.items import Added, find_items, read_items
 from pipelines.sources.tables import PIECE_BYTES, SourceError, Table, find, pieces
 from pipelines.steps import Reporter, Step, files_state, fingerprint, write_json, write_table
+from training.bundle import TIMETABLE
 
+AVAILABILITY = "availability.json"
 VERSION = 1  # raise it when the same files would become other tables
 SHARD_BYTES = 40 * 2**20
 _MOST_SHARDS = 256
@@ -67,9 +70,9 @@ def ingest(
     reporter.step("ingest")
     if domain.source.users:
         raise SourceError(f"source.users: files with one row a user are not read ({', '.join(domain.source.users)}); leave the word out")
-    folder = prepare(domain.source.reader, data, home / domain.name / "raw")
-    items_file = find_items(domain, folder)
-    found = [_find_events(domain, file, folder) for file in domain.source.events]
+    prepared = prepare(domain, data, home / domain.name / "raw")
+    items_file = find_items(domain, prepared.folder)
+    found = [_find_events(domain, file, prepared.folder) for file in domain.source.events]
     mark = fingerprint(
         VERSION,
         {part: getattr(domain, part).model_dump(mode="json") for part in ("source", "items", "events")},
@@ -77,20 +80,33 @@ def ingest(
         _digest(recorded),
         [[extra.item, extra.title, repr(sorted(extra.cells.items())), extra.available] for extra in added],
         [piece_bytes, shard_bytes],
+        *([[sheet.rows, sheet.bad] for sheet in prepared.sheets if sheet.bad]),
     )
     with Step(home / domain.name / "ingest" / mark) as step:
+        _write_timetable(prepared, step.directory)
         if step.done is not None:
             reporter.say(f"ingest: nothing changed, {step.done['events']} events stand in {step.directory}")
             return step.directory
         if not (step.directory / "plan.json").is_file():
             reporter.say(f"reading {', '.join(table.path.name for table in [items_file, *found])} of {data}")
             moment = time.time_ns() // 1_000 if now is None else now
-            _plan(domain, items_file, found, recorded, added, step.directory, moment, piece_bytes, shard_bytes)
+            _plan(domain, items_file, found, prepared, recorded, added, step.directory, moment, piece_bytes, shard_bytes)
         report = _two_passes(domain, step.directory, reporter)
         step.finish({key: report[key] for key in ("items", "users", "events", "bad", "ordered", "first_time", "last_time")})
         _tidy(step.directory)
         reporter.say(f"ingest: {report['events']} events of {report['users']} users and {report['items']} items; {report['bad']} bad rows")
         return step.directory
+
+
+def _write_timetable(prepared: Prepared, directory: Path) -> None:
+    """Anew only where it changed: a bundle is made of its bytes."""
+    if prepared.programme is None:
+        return
+    timetable = prepared.programme.timetable
+    path, said = directory / TIMETABLE, timetable.to_json()
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != said:
+        write_json(path, said)
+    write_json(directory / AVAILABILITY, prepared.programme.availability.to_json(timetable))
 
 
 def _find_events(domain: Domain, file: EventFile, folder: Path) -> Table:
@@ -104,6 +120,7 @@ def _plan(
     domain: Domain,
     items_file: Table,
     found: Sequence[Table],
+    prepared: Prepared,
     recorded: pa.Table | None,
     added: Sequence[Added],
     directory: Path,
@@ -128,6 +145,7 @@ def _plan(
         "items_file": items_file.path.name,
         "items_rows": items.rows,
         "bad_items": list(items.bad),
+        "prepared": {sheet.name: {"rows": sheet.rows, "bad": sheet.bad} for sheet in prepared.sheets},
         "files": names,
         "timed": (timed := ["time" in table.columns for table in found]),
         "order": "time" if all(timed) else "rows" if not any(timed) and domain.source.events[0].order == "rows" else "none",

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 from configs.domain import Domain
+from features.itinerary.timetable import Timetable
 from pipelines import announce
+from pipelines.bought import bought
 from pipelines.evaluate import read_report
 from pipelines.measuring import K
 from pipelines.steps import DONE, Reporter, fingerprint, upstream
 from pipelines.train import open_trained, statistics_of
 from training import bundle
-from training.bundle import TWO_STAGE, BundleError, Manifest, Verdict
+from training.bundle import TIMETABLE, TWO_STAGE, BundleError, Manifest, Verdict
 
 
 class NotPromotedError(RuntimeError):
@@ -29,7 +31,9 @@ def publish(
     said = json.loads((evaluate_dir / DONE).read_text(encoding="utf-8"))
     train_dir = home / said["train"]
     serving = domain.model_dump(mode="json", include={"serving", "calls", "items", "experiment", "title"})
-    mark = fingerprint(upstream(evaluate_dir), upstream(train_dir), events_through, serving)
+    timetable = _timetable(domain, train_dir, home)
+    more = [] if timetable is None else [domain.model_dump(mode="json", include={"itinerary"}), timetable.to_json()]
+    mark = fingerprint(upstream(evaluate_dir), upstream(train_dir), events_through, serving, *more)
     version = _published(home, domain.name, mark)
     if version is None:
         report = read_report(evaluate_dir)
@@ -51,6 +55,8 @@ def publish(
             part.moment,
             events_through,
             mark,
+            timetable,
+            None if timetable is None else bought(trained.features, timetable),
         )
         version = directory.name
         reporter.say(f"bundle {version}: {sum(path.stat().st_size for path in directory.rglob('*')) / 2**20:.1f} MiB")
@@ -100,6 +106,15 @@ def rollback(home: Path, domain: str, version: str | None, reporter: Reporter, d
         reporter.say(f"back to {chosen} from {now}")
         announce.champion(home, domain, "bundle.rolled_back", chosen, now, url, reporter)
     return chosen
+
+
+def _timetable(domain: Domain, train_dir: Path, home: Path) -> Timetable | None:
+    """That of the tables the training was made of; it may have changed since without a new training (seats, ways). Raises ValueError."""
+    if domain.itinerary is None:
+        return None
+    features = home / json.loads((train_dir / DONE).read_text(encoding="utf-8"))["features"]
+    tables = home / domain.name / "ingest" / json.loads((features / DONE).read_text(encoding="utf-8"))["tables"]
+    return Timetable.of_json(json.loads((tables / TIMETABLE).read_text(encoding="utf-8")))
 
 
 def _published(home: Path, domain: str, mark: str) -> str | None:

@@ -31,9 +31,11 @@ def counted(bad: Sequence[BadRow]) -> dict[str, Any]:
 def report_of(plan: Mapping[str, Any], scattered: Sequence[Mapping[str, Any]], gathered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What report.json says: for each file its rows and its bad ones by reason, and what came of them all."""
     bad_items: list[BadRow] = [(line, reason, row) for line, reason, row in plan["bad_items"]]
-    rows: Counter[str] = Counter({plan["items_file"]: plan["items_rows"]})
-    reasons: dict[str, dict[str, Any]] = {name: {} for name in (plan["items_file"], *plan["files"])}
+    prepared = plan["prepared"]
+    rows: Counter[str] = Counter({plan["items_file"]: plan["items_rows"], **{name: sheet["rows"] for name, sheet in prepared.items()}})
+    reasons: dict[str, dict[str, Any]] = {name: {} for name in (*prepared, plan["items_file"], *plan["files"])}
     found = [(plan["items_file"], counted(bad_items))]
+    found += [(name, counted([(line, reason, row) for line, reason, row in sheet["bad"]])) for name, sheet in prepared.items()]
     for answer in scattered:
         rows[plan["files"][answer["file"]]] += answer["rows"]
         found.append((plan["files"][answer["file"]], answer["bad"]))
@@ -69,6 +71,7 @@ def write_quarantine(directory: Path, plan: Mapping[str, Any], parts: Iterable[P
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="", errors="replace") as file:
         writer = csv.writer(file)
         writer.writerow(QUARANTINE.names)
+        writer.writerows((name, *row) for name, sheet in plan["prepared"].items() for row in sheet["bad"])
         writer.writerows((plan["items_file"], *row) for row in plan["bad_items"])
         for part in parts:
             with part.open(encoding="utf-8", newline="") as rows:

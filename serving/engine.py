@@ -107,6 +107,15 @@ class Engine:
         """(items,) bool, read-only to the caller: available and allowed by every filter. Raises FilterError."""
         return self._parts.filters.mask(filters)
 
+    def scores(self, question: Question) -> NDArray[np.float64]:
+        """(items,) float64, higher is better: what the ranking says of every item that this question may be answered with, however many it
+        asks for; NaN for the others (excluded, filtered out, not available). Raises FilterError."""
+        whole = replace(question, k=len(self.catalogue), exploration=0.0)
+        ranking = self._parts.rank([whole]).rankings[0]
+        scores = np.full(len(self.catalogue), np.nan)
+        scores[ranking.items] = ranking.scores
+        return scores
+
     def with_item(self, item: str, title: str, cells: Mapping[str, Cell], available: bool = True) -> Engine:
         """An engine that also knows this item, at once reachable by the sources that can place it.
         Raises CellError, ValueError for what the domain's schema does not allow."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlencode, urlsplit
 
 import aiosmtplib
@@ -29,9 +29,12 @@ from serving.storage.database import now_us
 from serving.storage.outbox import Envelope
 
 REQUESTED = "mail.requested"
+ROUTE = "route"  # the template of an itinerary
 _ADDRESS = re.compile(r"[^\s@<>(),:;\"\[\]\\\x00-\x1f\x7f]{1,64}@[^\s@<>(),:;\"\[\]\\\x00-\x1f\x7f]{1,190}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 _QUIT_S = 1.0
+_ROUTE_S = 3 * 86_400.0  # an itinerary that was asked for longer ago is not sent any more
+_MOST_TEXT = 40_000  # characters of a mail that is made from a route
 
 Language = Literal["en", "ru"]
 
@@ -108,8 +111,17 @@ class Mailer:
 
     async def send(self, envelope: Envelope) -> None:
         """Sends what an event asks for. Raises NotDoneError, RefusedError, and whatever leaves it open whether it was sent."""
+        await self._counted(self._send(envelope), envelope.event_id)
+
+    async def deliver(self, message: EmailMessage, event_id: str) -> None:
+        """Sends a mail that somebody else wrote, with its sender and its Message-ID put in here. Raises as `send` does."""
+        message["From"] = self._settings.sender
+        message["Message-ID"] = self._message_id(event_id)
+        await self._counted(self._deliver(message, event_id), event_id)
+
+    async def _counted(self, sending: Awaitable[None], event_id: str) -> None:
         try:
-            await self._send(envelope)
+            await sending
         except NotDoneError:
             self._metrics.mails.labels("waits").inc()
             raise
@@ -120,14 +132,17 @@ class Mailer:
             self._metrics.mails.labels("unknown").inc()
             raise
         self._metrics.mails.labels("sent").inc()
-        log.info("a mail was sent", extra={"fields": {"event": envelope.event_id}})
+        log.info("a mail was sent", extra={"fields": {"event": event_id}})
 
     async def _send(self, envelope: Envelope) -> None:
-        if now_us() - envelope.occurred_at > self._valid_s * 1e6:
-            raise RefusedError("it was asked for so long ago that its link is not valid any more; the person has to ask again", wipe=True)
-        message = self.compose(envelope)
+        valid_s = _ROUTE_S if envelope.payload.get("template") == ROUTE else self._valid_s
+        if now_us() - envelope.occurred_at > valid_s * 1e6:
+            raise RefusedError("it was asked for so long ago that it is not valid any more; the person has to ask again", wipe=True)
+        await self._deliver(self.compose(envelope), envelope.event_id)
+
+    async def _deliver(self, message: EmailMessage, event_id: str) -> None:
         if self.server is None:
-            log.warning("a mail is not sent: there is no mail server", extra={"fields": {"event": envelope.event_id}})
+            log.warning("a mail is not sent: there is no mail server", extra={"fields": {"event": event_id}})
             raise RefusedError("no mail server is configured (FACTOTUM_SMTP_URL), so nothing was sent")
         server = self.server
         client = aiosmtplib.SMTP(
@@ -196,27 +211,58 @@ class Mailer:
         to, values = said.get("to"), said.get("values")
         if not isinstance(to, str) or not _ADDRESS.fullmatch(to) or not to.partition("@")[0].isascii() or not isinstance(values, dict):
             raise RefusedError("the recipient's address cannot stand in a mail", wipe=True)
-        if said.get("template") != "password-reset":
-            raise RefusedError(f"there is no template {str(said.get('template'))[:40]!r}", wipe=True)
+        template = said.get("template")
+        if template == "password-reset":
+            message = self._reset(values, "ru" if said.get("language") == "ru" else "en")
+        elif template == ROUTE:
+            message = _route(values)
+        else:
+            raise RefusedError(f"there is no template {str(template)[:40]!r}", wipe=True)
+        address(message, to, envelope.occurred_at)
+        message["From"] = self._settings.sender
+        message["Message-ID"] = self._message_id(envelope.event_id)
+        return message
+
+    def _message_id(self, event_id: str) -> str:
+        return f"<{re.sub(r'[^A-Za-z0-9.-]', '-', event_id)}@{self._host}>"
+
+    def _reset(self, values: dict[str, Any], language: Language) -> EmailMessage:
         token, minutes = values.get("token"), values.get("minutes")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or not isinstance(minutes, int):
             raise RefusedError("the link's values cannot stand in a mail", wipe=True)
-        subject, text = _RESET["ru" if said.get("language") == "ru" else "en"]
+        subject, text = _RESET[language]
         # behind a #: what stands there is sent to no server and is in nobody's log
         link = f"{self._public_url}/reset#{urlencode({'token': token})}"
         message = EmailMessage()
         message["Subject"] = subject.format(host=self._host)
-        message["From"] = self._settings.sender
-        local, _, domain = to.rpartition("@")
-        try:
-            message["To"] = Address(username=local, domain=domain.encode("idna").decode("ascii"))
-        except (ValueError, UnicodeError):
-            raise RefusedError("the recipient's address cannot stand in a mail", wipe=True) from None
-        message["Date"] = format_datetime(datetime.fromtimestamp(envelope.occurred_at / 1e6, UTC))
-        message["Message-ID"] = f"<{re.sub(r'[^A-Za-z0-9.-]', '-', envelope.event_id)}@{self._host}>"
-        message["Auto-Submitted"] = "auto-generated"
         message.set_content(text.format(link=link, minutes=minutes))
         return message
+
+
+def _route(values: dict[str, Any]) -> EmailMessage:
+    """An itinerary as text, with a calendar that a mail program can take over."""
+    subject, text, calendar = values.get("subject"), values.get("text"), values.get("calendar")
+    if not isinstance(subject, str) or not isinstance(text, str) or not isinstance(calendar, str):
+        raise RefusedError("the route's values cannot stand in a mail", wipe=True)
+    if not subject.isprintable() or len(subject) > 200 or len(text) > _MOST_TEXT:
+        raise RefusedError("the route's values cannot stand in a mail", wipe=True)
+    message = EmailMessage()
+    message["Subject"] = subject
+    message.set_content(text)
+    message.add_attachment(calendar.encode(), maintype="text", subtype="calendar", filename="route.ics", params={"charset": "utf-8"})
+    return message
+
+
+def address(message: EmailMessage, to: str, at: int) -> None:
+    """Says to whom a mail goes, and when it was written (microseconds UTC). Raises RefusedError for an address that cannot stand in a
+    mail."""
+    local, _, domain = to.rpartition("@")
+    try:
+        message["To"] = Address(username=local, domain=domain.encode("idna").decode("ascii"))
+    except (ValueError, UnicodeError):
+        raise RefusedError("the recipient's address cannot stand in a mail", wipe=True) from None
+    message["Date"] = format_datetime(datetime.fromtimestamp(at / 1e6, UTC))
+    message["Auto-Submitted"] = "auto-generated"
 
 
 def _bare(address: str) -> str:

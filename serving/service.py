@@ -29,6 +29,10 @@ from serving.events.exchange import Exchange
 from serving.fallback import PART, Fallback
 from serving.filters import FilterError
 from serving.housekeeping import Housekeeping
+from serving.itinerary.choosing import Choosing
+from serving.itinerary.following import Itineraries
+from serving.itinerary.ordering import Ordering
+from serving.itinerary.scores import Scores
 from serving.live import Live, NotReadyError
 from serving.logs import use_key
 from serving.mail import Mailer
@@ -41,6 +45,7 @@ from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
 from serving.storage.cache import Levels
+from serving.storage.choices import Choices
 from serving.storage.database import Database, address
 from serving.storage.interactions import Interactions
 from serving.storage.notifications import Notifications
@@ -106,6 +111,9 @@ class Service:
         )
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics, self.ownership.erased)
+        self.itineraries = Itineraries(
+            self.domains, self.live, self.database, int(deployment.storage.settle_s * 1e6), self.metrics
+        )
         self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics, partial(self.ownership.erased.at, "user"))
         self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
@@ -118,9 +126,12 @@ class Service:
         valid_s = deployment.access.reset_minutes * 60.0
         mail_guard = self.breakers.of("mail", (NotDoneError,))
         mailer = Mailer(self.secrets.smtp, deployment.mail, deployment.public_url, valid_s, self.metrics, mail_guard)
+        self.scores = Scores()
+        self.choosing = Choosing(Choices(self.database), self.record)
+        self.ordering = Ordering(self.database, self.domains, self.itineraries.current, mailer.deliver)
         self.relay = Exchange(
             self.database,
-            subscribers(self.database, mailer.send, self.metrics),
+            subscribers(self.database, mailer.send, self.ordering.send, self.metrics),
             deployment.bus,
             self.metrics,
             self.secrets.kafka,
@@ -145,6 +156,7 @@ class Service:
         await self.ownership.start()
         await self.audit.start()
         await self.live.start()
+        await self.itineraries.start()
         await self.recommender.start()
         await self.slates.start()
         await self.relay.start()
@@ -159,6 +171,7 @@ class Service:
             await asyncio.gather(self._noticing, return_exceptions=True)
         await self.streams.stop()
         await self.recommender.stop()
+        await self.itineraries.stop()
         await self.live.stop()
         await self.accounts.close()
         await self.ownership.stop()
@@ -192,7 +205,11 @@ class Service:
     # ------------------------------------------------------------ answers
 
     async def recommend(self, ask: Ask) -> Slate:
-        """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. Raises FilterError, NotReadyError."""
+        """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. What is sold out is not in it. Raises
+        FilterError, NotReadyError."""
+        gone = self.itineraries.gone(ask.domain)
+        if gone:
+            ask = replace(ask, exclude=(*ask.exclude, *sorted(gone)))
         try:
             async with self._asking(), asyncio.timeout(ask.deadline_s + _GRACE_S):
                 slate = await self.recommender.recommend(ask)
@@ -218,13 +235,13 @@ class Service:
 
     def similar(self, domain: str, item: int, k: int) -> tuple[SlateItem, ...]:
         """The k available items most like one. Raises IndexError, NotReadyError."""
-        engine = self.standing(domain).engine
-        return self.cache.get("similar", engine, (item, k), lambda: engine.similar(item, k))
+        engine, gone = self.standing(domain).engine, self.itineraries.gone(domain)
+        return left(self.cache.get("similar", engine, (item, k + len(gone)), lambda: engine.similar(item, k + len(gone))), gone, k)
 
     def popular(self, domain: str, k: int) -> tuple[SlateItem, ...]:
         """Raises NotReadyError."""
-        engine = self.standing(domain).engine
-        return self.cache.get("popular", engine, k, lambda: engine.popular(k))
+        engine, gone = self.standing(domain).engine, self.itineraries.gone(domain)
+        return left(self.cache.get("popular", engine, k + len(gone), lambda: engine.popular(k + len(gone))), gone, k)
 
     def prepared(self, domain: str, what: str, make: Callable[[Engine], bytes]) -> bytes:
         """Bytes that change only with the bundle or the catalogue, made once for each. Raises NotReadyError."""
@@ -257,3 +274,11 @@ class Service:
             if found is not None:
                 return found
         return None
+
+
+def left(items: tuple[SlateItem, ...], gone: frozenset[str], k: int) -> tuple[SlateItem, ...]:
+    """The first k without those that cannot be had any more."""
+    if not gone:
+        return items[:k]
+    kept = [item for item in items if item.item not in gone][:k]
+    return tuple(replace(item, rank=place) for place, item in enumerate(kept, start=1))

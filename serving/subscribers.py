@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.events.consumers import Consumer, Inside, Outside
+from serving.itinerary.ordering import PLACED
 from serving.mail import REQUESTED
 from serving.metrics import Metrics
 from serving.storage.database import Database
@@ -21,7 +22,7 @@ from serving.storage.notifications import Notifications
 from serving.storage.outbox import Envelope
 
 PROMOTED, ROLLED_BACK = "bundle.promoted", "bundle.rolled_back"
-MAIL = "mail"
+MAIL, ORDERS = "mail", "orders"
 
 #: Consumer -> the types it takes.
 INTERESTS: dict[str, tuple[str, ...]] = {
@@ -29,12 +30,17 @@ INTERESTS: dict[str, tuple[str, ...]] = {
     "models": (PROMOTED, ROLLED_BACK),
     "security": ("account.registered", "account.password_changed", "session.reuse_detected"),
     MAIL: (REQUESTED,),
+    ORDERS: (PLACED,),
     "kafka": (),  # the bus itself, where it did not take an event: a replay is for all
 }
 
 
-def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]], metrics: Metrics) -> tuple[Consumer, ...]:
-    """`send`: what a mail that was asked for goes through (serving/mail.py)."""
+Send = Callable[[Envelope], Awaitable[None]]
+
+
+def subscribers(database: Database, send: Send, order: Send, metrics: Metrics) -> tuple[Consumer, ...]:
+    """`send`: what a mail that was asked for goes through (serving/mail.py); `order`: what an order goes through
+    (serving/itinerary/ordering.py)."""
     people = Notifications(database)
 
     async def active(connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
@@ -64,4 +70,5 @@ def subscribers(database: Database, send: Callable[[Envelope], Awaitable[None]],
         Inside("models", INTERESTS["models"], models),
         Inside("security", INTERESTS["security"], security),
         Outside(MAIL, INTERESTS[MAIL], send),
+        Outside(ORDERS, INTERESTS[ORDERS], order),
     )

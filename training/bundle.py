@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from configs.domain import Domain
 from features.catalogue import Catalogue
+from features.itinerary.bought import BoughtRoutes
+from features.itinerary.timetable import Timetable
 from features.state import Histories, Kinds
 from features.statistics import ItemStatistics
 from features.vocabulary import Vocabulary
@@ -32,6 +34,7 @@ from training.ranker import Ranker
 Alias: TypeAlias = Literal["champion", "challenger"]
 TWO_STAGE = "two-stage"
 _MANIFEST = "manifest.json"
+TIMETABLE, BOUGHT = "timetable.json", "bought.json"
 
 
 class BundleError(RuntimeError):
@@ -76,6 +79,8 @@ class Bundle:
     statistics: ItemStatistics
     models: Mapping[str, CandidateModel]
     ranker: Ranker | None
+    timetable: Timetable | None = None  # of a domain with an itinerary
+    bought: BoughtRoutes | None = None
 
     @property
     def version(self) -> str:
@@ -110,6 +115,8 @@ def write(
     moment: int,
     events_through: int,
     fingerprint: str,
+    timetable: Timetable | None = None,
+    bought: BoughtRoutes | None = None,
 ) -> Path:
     """Writes a new bundle and returns its directory. It exists for readers only once its manifest does."""
     version = new_version()
@@ -125,6 +132,9 @@ def write(
         model.save(directory / "sources" / name)
     if ranker is not None:
         ranker.save(directory / "ranker")
+    for name, document in ((TIMETABLE, timetable), (BOUGHT, bought)):
+        if document is not None:
+            (directory / name).write_text(json.dumps(document.to_json(), ensure_ascii=False), encoding="utf-8")
     best = np.argsort(-statistics.takers.astype(np.float64) * (1 << 24) - catalogue.prior(), kind="stable")[:100]
     leading = [{"item": catalogue.ids.id(int(row)), "title": catalogue.titles[row], "takers": int(statistics.takers[row])} for row in best]
     (directory / "top.json").write_text(json.dumps(leading, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -196,6 +206,8 @@ def load(directory: Path) -> Bundle:
             ItemStatistics.load(directory / "statistics"),
             models,
             ranker,
+            Timetable.of_json(_document(directory / TIMETABLE)) if TIMETABLE in manifest.files else None,
+            BoughtRoutes.of_json(_document(directory / BOUGHT)) if BOUGHT in manifest.files else None,
         )
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"bundle {directory.name}: {type(error).__name__}: {error}") from error
@@ -206,6 +218,11 @@ def load(directory: Path) -> Bundle:
     if bundle.mode == TWO_STAGE and ranker is None:
         raise BundleError(f"bundle {directory.name}: it says {TWO_STAGE!r} but holds no ranker")
     return bundle
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def versions(home: Path, domain: str) -> list[str]:

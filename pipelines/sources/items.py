@@ -68,14 +68,14 @@ def read_items(domain: Domain, found: Table, added: Sequence[Added] = ()) -> Ite
         for name, value in {ITEM: item, TITLE: title, AVAILABLE: available, **cells}.items():
             columns[name][where : where + 1] = [value]
 
-    for line, row, text in _parquet_rows(found) if found.form == "parquet" else _csv_rows(found):
+    for line, row, text in rows_of(found):
         count += 1
         if isinstance(row, str):
             bad.append((line, row, text))
             continue
         try:
             item = str(row[found.columns[ITEM]] or "").strip()
-            _check_id(item)
+            check_id(item)
             if item in seen:
                 raise CellError("item: stands twice")
             cells: dict[str, object] = {}
@@ -131,13 +131,20 @@ def catalogue_of(schema: Items, table: pa.Table) -> Catalogue:
     return build(schema, columns[ITEM], columns[TITLE], columns[AVAILABLE], {name: columns[name] for name in schema.attributes})
 
 
-def _check_id(item: str) -> None:
+def check_id(item: str, column: str = "item") -> None:
+    """Raises CellError if an outside id is empty, too long, or holds control characters."""
     if not item:
-        raise CellError("item: empty")
+        raise CellError(f"{column}: empty")
     if len(item.encode("utf-8", "replace")) > MAX_ID_BYTES:
-        raise CellError(f"item: longer than {MAX_ID_BYTES} bytes")
+        raise CellError(f"{column}: longer than {MAX_ID_BYTES} bytes")
     if any(unicodedata.category(letter) == "Cc" for letter in item):
-        raise CellError("item: holds control characters")
+        raise CellError(f"{column}: holds control characters")
+
+
+def rows_of(found: Table) -> Iterator[tuple[int, Sequence[Cell] | str, str]]:
+    """(line, its cells or why they cannot be had, the text) of every row of a file; rows of a CSV are physical lines, 1 = the heading.
+    Raises SourceError if it is damaged."""
+    return _parquet_rows(found) if found.form == "parquet" else _csv_rows(found)
 
 
 def _available(cell: Cell) -> bool:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from configs.domain import Domain
 from pipelines.sources.tables import SourceError
 from pipelines.steps import atomic, files_state, write_json
 
@@ -25,7 +26,7 @@ _YEAR = re.compile(r"\((\d{4})\)\s*$")
 Rows = Iterator[Sequence[str]]
 
 
-def prepare(data: Path, directory: Path) -> None:
+def prepare(domain: Domain, data: Path, directory: Path) -> None:
     """Writes movies.csv, sequences.csv and, if there are ratings, ratings.csv; files that stand for the same input are left alone.
     A title outside the sequences is in the catalogue but not available: published figures rank those inside.
 

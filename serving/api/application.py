@@ -13,6 +13,7 @@ from serving.api import (
     admin,
     auth,
     calls,
+    choices,
     credentials,
     dead_letters,
     documents,
@@ -20,12 +21,18 @@ from serving.api import (
     events,
     health,
     items,
+    itinerary_bodies,
     me,
     notifications,
+    orders,
     pages,
     problems,
     recommendations,
+    route_papers,
+    routes,
     slates,
+    stops,
+    timetable_admin,
     users,
 )
 from serving.api.edge import Edge
@@ -63,6 +70,10 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(notifications.router(service))
     app.include_router(dead_letters.router(service))
     app.include_router(calls.router(service))
+    for domain in service.domains.values():
+        if domain.itinerary is not None:
+            for resource in (stops, route_papers, routes, choices, orders, timetable_admin):
+                app.include_router(resource.router(service, domain))
     app.include_router(recommendations.router(service))
     app.include_router(events.router(service))
     app.include_router(items.router(service))
@@ -72,7 +83,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(health.router(service))
     pages.install(app)
     problems.install(app)
-    documents.install(app, list(service.domains), (*credentials.BODIES, *admin.BODIES, *notifications.BODIES))
+    documents.install(app, list(service.domains), (*credentials.BODIES, *admin.BODIES, *notifications.BODIES, *itinerary_bodies.BODIES))
     app.add_middleware(Gate, service=service)
     if service.deployment.access.origins:
         app.add_middleware(

@@ -62,6 +62,11 @@ def _popular(service: Service, domain: Domain, call: Call) -> Endpoint:
                 {"domain": domain.name, "model_version": engine.version, "mode": "popular", "items": orjson.Fragment(listed)}
             )
 
+        if service.itineraries.gone(domain.name):  # what is sold out changes more often than bytes that are worth keeping
+            standing = service.standing(domain.name)
+            listed = answers.items(service.popular(domain.name, call.k), call.echo)
+            said = {"domain": domain.name, "model_version": standing.version, "mode": "popular", "items": orjson.Fragment(listed)}
+            return answers.json(said)
         return answers.raw(service.prepared(domain.name, what, write))
 
     return popular

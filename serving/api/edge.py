@@ -17,7 +17,7 @@ from serving.degraded import HEADER, begin
 from serving.logs import person, request_id
 from serving.metrics import Metrics
 
-_QUESTIONS = frozenset({"recommendations", "calls"})  # tags of routes whose POST only asks
+_QUESTIONS = frozenset({"recommendations", "calls", "routes"})  # tags of routes whose POST only asks
 _LOGINS = frozenset(("POST", f"/v1/auth/{word}") for word in ("login", "register", "refresh", "telegram"))
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.storage.database import Database, now_us
 
-#: Types whose payload holds a secret: they stay in this database, never go to a broker, and are wiped once they are delivered.
-PRIVATE = frozenset({"mail.requested"})
+#: Types that are told to somebody outside, in whose payload may be what nobody else should read: they stay in this database, never go to a
+#: broker, and are wiped once they are delivered.
+PRIVATE = frozenset({"mail.requested", "order.placed"})
 _LATEST = 0
 
 

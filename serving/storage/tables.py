@@ -20,6 +20,7 @@ RECORDED_AT = "recorded_at"
 SCHEMAS = ("users", "profiling", "recommendations", "system")
 HASH = 64  # hexadecimal digits of a SHA-256
 HANDLE = 32  # hexadecimal digits of an id made here
+TARGET = 500  # characters of what a label or a choice is about: an id, a name, a work's title
 
 
 class Tables:
@@ -255,6 +256,68 @@ class Tables:
             sa.Column("comments", sa.Text, nullable=False),
             sa.Column("feedback_date", sa.BigInteger, nullable=False),
             indices=[("by_account", "account"), ("by_recommendation", "recommendation")],
+        )
+
+        # -------------------------------------------------------- itineraries
+
+        #: What changes of a stop while serving. `free`: seats, -1 = unknown, as the source or an administrator last said; `on_sale`: as an
+        #: administrator last said. Each is written without touching the other.
+        self.availability = self._table(
+            "recommendations",
+            "availability",
+            sa.Column(DOMAIN, sa.String(40), primary_key=True),
+            sa.Column(ITEM, sa.String(MAX_ID_BYTES), primary_key=True),
+            sa.Column("free", sa.Integer, nullable=False),
+            sa.Column("on_sale", sa.Boolean, nullable=False),
+            sa.Column("updated", sa.BigInteger, nullable=False),
+            indices=[("by_updated", DOMAIN, "updated")],
+        )
+        #: What administrators set beside the labels of the timetable. One that was taken back stays, so that replicas learn of it.
+        self.labels = self._table(
+            "recommendations",
+            "labels",
+            sa.Column(DOMAIN, sa.String(40), primary_key=True),
+            sa.Column("of", sa.String(20), primary_key=True),  # stop, artist, composer, work, route
+            sa.Column("target", sa.String(TARGET), primary_key=True),
+            sa.Column("label", sa.String(40), primary_key=True),
+            sa.Column("present", sa.Boolean, nullable=False),
+            sa.Column("updated", sa.BigInteger, nullable=False),
+            indices=[("by_updated", DOMAIN, "updated")],
+        )
+        #: What a person said of stops and routes.
+        self.choices = self._table(
+            "recommendations",
+            "choices",
+            sa.Column(DOMAIN, sa.String(40), primary_key=True),
+            sa.Column(USER, sa.String(MAX_ID_BYTES), primary_key=True),
+            sa.Column("choice", sa.String(20), primary_key=True),  # favourite, bought, yes, no
+            sa.Column("of", sa.String(20), primary_key=True),  # stop, route
+            sa.Column("target", sa.String(TARGET), primary_key=True),
+            sa.Column("chosen_at", sa.BigInteger, nullable=False),
+        )
+        #: What a newcomer answered last. `answers` is JSON.
+        self.questionnaires = self._table(
+            "recommendations",
+            "questionnaires",
+            sa.Column(DOMAIN, sa.String(40), primary_key=True),
+            sa.Column(USER, sa.String(MAX_ID_BYTES), primary_key=True),
+            sa.Column("answers", sa.Text, nullable=False),
+            sa.Column("answered_at", sa.BigInteger, nullable=False),
+        )
+        #: Who wants which stops. `attempt`: what tells an order from the same one sent again; `stops` is a JSON list of ids.
+        self.orders = self._table(
+            "recommendations",
+            "orders",
+            sa.Column("order", sa.String(HANDLE), primary_key=True),
+            sa.Column(DOMAIN, sa.String(40), nullable=False),
+            sa.Column(USER, sa.String(MAX_ID_BYTES), nullable=False),
+            sa.Column("attempt", sa.String(128), nullable=False),
+            sa.Column("stops", sa.Text, nullable=False),
+            sa.Column("party", sa.Integer, nullable=False),
+            sa.Column("contact", sa.String(254), nullable=False),
+            sa.Column("note", sa.Text, nullable=False),
+            sa.Column("created", sa.BigInteger, nullable=False),
+            sa.UniqueConstraint(DOMAIN, USER, "attempt", name="one_order_of_an_attempt"),
         )
 
         # -------------------------------------------------------- system

@@ -35,7 +35,7 @@ def test_the_sample_repeats(raw: Path, tmp_path: Path) -> None:
 
 
 def test_sequences_bear_the_original_numbers_in_the_order_of_time(raw: Path, tmp_path: Path) -> None:
-    source.prepare(raw, tmp_path)
+    source.prepare(configs.load("movies"), raw, tmp_path)
     rows = [line.split(",") for line in (tmp_path / "sequences.csv").read_text().splitlines()[1:]]
     timed = [line.split(",") for line in (tmp_path / "ratings.csv").read_text().splitlines()[1:]]
     own = [item for user, item in rows if user == "1"]
@@ -45,9 +45,9 @@ def test_sequences_bear_the_original_numbers_in_the_order_of_time(raw: Path, tmp
 
 
 def test_what_did_not_change_is_left_alone(raw: Path, tmp_path: Path) -> None:
-    source.prepare(raw, tmp_path)
+    source.prepare(configs.load("movies"), raw, tmp_path)
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    source.prepare(raw, tmp_path)
+    source.prepare(configs.load("movies"), raw, tmp_path)
     assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
 
 
@@ -60,10 +60,10 @@ def test_a_broken_line_is_named(raw: Path, tmp_path: Path) -> None:
     out.mkdir()
     line = len((tmp_path / source.SEQUENCES).read_text().splitlines())
     with pytest.raises(SourceError, match=f"{source.SEQUENCES}, line {line}: '1 2 3', expected 2 cells"):
-        source.prepare(tmp_path, out)
+        source.prepare(configs.load("movies"), tmp_path, out)
     (tmp_path / source.ITEM_IDS).unlink()
     with pytest.raises(SourceError, match=f"{source.ITEM_IDS} not there"):
-        source.prepare(tmp_path, out)
+        source.prepare(configs.load("movies"), tmp_path, out)
 
 
 def test_rows_give_an_order_without_times(raw: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from features.catalogue import tag_words
 from pipelines.sources import prepare
 from pipelines.sources.cells import moments, numbers, shards
 from pipelines.sources.tables import Piece, SourceError, as_text, find, pieces, read
+from tests.pipelines.toy import domain
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -184,7 +185,8 @@ def test_the_first_file_and_the_first_heading_win(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert prepare("tables", tmp_path, tmp_path / "raw") == tmp_path
+    toy = domain()
+    assert prepare(toy, tmp_path, tmp_path / "raw").folder == tmp_path
     for name in ("nothing", "cells", "os"):
         with pytest.raises(SourceError, match=f"there is no '{name}'; known are tables"):
-            prepare(name, tmp_path, tmp_path / "raw")
+            prepare(domain(reader=name), tmp_path, tmp_path / "raw")

@@ -16,6 +16,7 @@ from pipelines.servers import MockKafka, PostgresServer, RedisServer
 from serving.api.application import create_app
 from serving.service import Service
 from serving.storage.database import Database
+from tests.serving.itinerary_world import Season, season_file, season_world
 from tests.serving.small_world import SmallWorld, domain_file, small_world
 
 
@@ -33,6 +34,17 @@ def yaml_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def world(yaml_file: Path) -> SmallWorld:
     return small_world(yaml_file)
+
+
+@pytest.fixture(scope="session")
+def season_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return season_file(tmp_path_factory.mktemp("seasons"))
+
+
+@pytest.fixture(scope="session")
+def season(season_yaml: Path) -> Season:
+    """A domain with an itinerary."""
+    return season_world(season_yaml)
 
 
 @pytest.fixture
@@ -68,6 +80,15 @@ async def started(service: Service, stack: AsyncExitStack) -> tuple[Service, htt
 async def service(home: Path, yaml_file: Path, quick: Deployment, running: AsyncExitStack) -> Service:
     made, _ = await started(Service(home, [str(yaml_file)], quick), running)
     return made
+
+
+@pytest.fixture
+async def seated(
+    tmp_path: Path, season: Season, season_yaml: Path, quick: Deployment, running: AsyncExitStack
+) -> tuple[Service, httpx.AsyncClient]:
+    """A service of the domain with an itinerary, and a client that calls it."""
+    season.publish(tmp_path / "home")
+    return await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ async def letters(database: Database) -> DeadLetters:
 
 async def _through(database: Database, made: Mailer, envelope: Envelope, over: Any) -> None:
     words = Deployment.model_validate({"bus": {"poll_ms": 20, "backoff_s": 0.02, "attempts": 3}})
-    exchange = Exchange(database, subscribers(database, made.send, Metrics()), words.bus, Metrics(), secret_s={MAIL: 1_800.0})
+    exchange = Exchange(database, subscribers(database, made.send, made.send, Metrics()), words.bus, Metrics(), secret_s={MAIL: 1_800.0})
     async with database.writing() as connection:
         await put(database, connection, [envelope])
     await exchange.start()

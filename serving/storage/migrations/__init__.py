@@ -5,4 +5,4 @@ adds one and raises `HEAD`; a test on both databases compares what the revisions
 """
 
 #: The newest revision.
-HEAD = "0002"
+HEAD = "0003"

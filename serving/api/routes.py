@@ -1,0 +1,235 @@
+"""POST /v1/{domain}/routes/search, and what is known of one route: its portrait, whether it can be had, its rank, the experts' view, and
+what could be taken in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from configs.domain import Domain
+from features.itinerary.objectives import Worth
+from features.itinerary.routes import rows_of
+from features.itinerary.search import DEADLINE_S
+from features.itinerary.wishes import Objective
+from features.state import UserState
+from serving import degraded
+from serving.api import answers, documents, permits
+from serving.api.bodies import read
+from serving.api.credentials import moment
+from serving.api.itinerary_answers import EndorsementAnswer, RouteAnswer, RouteAvailability, SearchAnswer
+from serving.api.itinerary_bodies import RoutesBody, WishesBody, wishes
+from serving.api.problems import Fault, Problem
+from serving.itinerary import questionnaire
+from serving.itinerary.choosing import Chosens, chosen, owned
+from serving.itinerary.current import Current
+from serving.itinerary.endorsing import endorsement
+from serving.itinerary.scores import FAVOURITE, stop_popularity
+from serving.itinerary.searching import Asked, Outcome, join, search, worth_of
+from serving.itinerary.showing import route_document
+from serving.itinerary.telling import why
+from serving.resilience import DATABASE
+from serving.service import Service
+from serving.standing import Standing
+from serving.storage.database import DatabaseAwayError, now_us
+from serving.storage.seats import UNKNOWN
+
+_PLACE = re.compile(r"([a-z_]+(?:\.[a-z_]+)?)[: ]")
+_OUTSIDE = ("k", "objective")
+_SEARCH_S = 5.0  # a search that takes longer is given up; what is not a sum stops by itself after DEADLINE_S
+
+
+@dataclass(frozen=True)
+class Whom:
+    """For whom routes are sought. `state`: what is known of them, None for nobody or somebody unknown; `answered`: JSON of their
+    questionnaire."""
+
+    user: str | None = None
+    state: UserState | None = None
+    chosens: Chosens = field(default_factory=Chosens)
+    answered: str | None = None
+    notes: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+
+def router(service: Service, domain: Domain) -> APIRouter:
+    """`domain`: one that has an itinerary."""
+    routes = APIRouter(prefix=f"/v1/{domain.name}", tags=["routes"])
+    words = domain.itinerary
+    assert words is not None
+
+    @routes.post(
+        "/routes/search",
+        responses=documents.answers(SearchAnswer, 400, 401, 403, 404, 413, 415, 422, 503),
+        openapi_extra=documents.takes("RoutesBody"),
+    )
+    async def find(request: Request) -> Response:
+        """How many routes fulfil the wishes, exactly, and the best of them for this person."""
+        body = await read(request, RoutesBody)
+        current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
+        whom = await about(service, request, domain, current, body.user_id, body.personal)
+        objective, said, notes = asked_for(current, domain, body, whom)
+        joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
+        asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
+        worth = await worth_for(service, standing, current, whom)
+        outcome = await found(service, current, worth, asked, permits.remaining_s(request, _SEARCH_S))
+        late = (*whom.degraded, *(("routes",) if outcome.late else ()))
+        for part in late:
+            degraded.note(part)
+        listed = [
+            route_document(
+                current, words, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language)
+            )
+            for rows, value in outcome.routes
+        ]
+        told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
+        return answers.json(_headed(domain, current) | answered(outcome, objective, late, told) | {"routes": listed})
+
+    @routes.get("/routes/{route_id}", responses=documents.answers(RouteAnswer, 404, 503))
+    async def route(route_id: str) -> Response:
+        """A route with its stops and its portrait."""
+        current = service.itineraries.current(domain.name)
+        rows = known_route(current, route_id)
+        return answers.json(route_document(current, words, rows, None, [], whole=True))
+
+    @routes.get("/routes/{route_id}/availability", responses=documents.answers(RouteAvailability, 404, 503))
+    async def availability(route_id: str) -> Response:
+        """Whether everything on a route can still be had."""
+        current = service.itineraries.current(domain.name)
+        rows = known_route(current, route_id)
+        stops = current.timetable.stops
+        free = {row: int(current.availability.free[row]) for row in rows}
+        counted = [count for count in free.values() if count != UNKNOWN]
+        as_of = current.availability.as_of
+        listed = [
+            {
+                "id": stops[row].id,
+                "free": None if free[row] == UNKNOWN else free[row],
+                "on_sale": bool(current.availability.on_sale[row]),
+                "to_be_had": current.to_be_had(row),
+            }
+            for row in rows
+        ]
+        said = {
+            "route_id": route_id,
+            "to_be_had": all(current.to_be_had(row) for row in rows),
+            "free": min(counted) if counted else None,
+            "as_of": moment(as_of) if as_of else None,
+            "stops": listed,
+        }
+        return answers.json(said)
+
+    @routes.get("/routes/{route_id}/endorsement", responses=documents.answers(EndorsementAnswer, 404, 503))
+    async def endorsed(route_id: str) -> Response:
+        """How a route agrees with what experts recommend: their concerts, and their routes."""
+        current = service.itineraries.current(domain.name)
+        rows = known_route(current, route_id)
+        return answers.json({"route_id": route_id, **endorsement(current, rows, route_id)})
+
+    return routes
+
+
+# ------------------------------------------------------------ shared with the other routers of routes
+
+
+def known_route(current: Current, route: str) -> tuple[int, ...]:
+    """The rows of a route's id. Raises Problem 404 saying what is wrong with it."""
+    try:
+        return rows_of(current.timetable, route)
+    except ValueError as error:
+        raise Problem(404, "unknown-route", f"no such route: {error}", [Fault("path", str(error), route)]) from None
+
+
+async def about(service: Service, request: Request, domain: Domain, current: Current, named: str | None, personal: bool) -> Whom:
+    """Whom an answer is for, and what is known of them. Where the database is away, what they chose is left out, and that is said.
+    Raises Problem 401, 403, 503."""
+    user = await permits.ask_about(service, request, domain, named, newcomer=named is None and domain.auth == "open")
+    if user is None:
+        return Whom()
+    standing = service.standing(domain.name)
+    state = standing.people.state(user)
+    if not personal:
+        return Whom(user, state)
+    has = owned(state, standing.engine.catalogue.ids.id)
+    try:
+        said = await service.choosing.stored.of(domain.name, user)
+        answered = await service.choosing.stored.answers(domain.name, user)
+    except DatabaseAwayError:
+        note = "what this person chose could not be read: the database is away"
+        return Whom(user, state, chosen(current, (), has), None, (note,), (DATABASE,))
+    return Whom(user, state, chosen(current, said, has), answered)
+
+
+def asked_for(
+    current: Current, domain: Domain, body: Any, whom: Whom
+) -> tuple[Objective, WishesBody, tuple[str, ...]]:
+    """The objective and the wishes of a body; where it says neither, what the person's questionnaire came to."""
+    if body.objective is None and body.wishes is None and whom.answered is not None and domain.itinerary is not None:
+        try:
+            made = questionnaire.profile(current.timetable, domain.itinerary, orjson.loads(whom.answered))
+            return Objective(made.objective), WishesBody.model_validate(made.wishes), ("as the questionnaire was answered", *made.notes)
+        except (questionnaire.AnswerError, ValidationError):
+            return Objective.SCORE, WishesBody(), ("the questionnaire's answers fit this timetable no more; answer it again",)
+    return body.objective or Objective.SCORE, body.wishes or WishesBody(), ()
+
+
+async def worth_for(service: Service, standing: Standing, current: Current, whom: Whom) -> Worth:
+    """What the stops are worth to a person, by the engine that also answers recommendations."""
+    engine, timetable = standing.engine, current.timetable
+    now = now_us()
+    scores = service.scores.kept(engine, whom.user, whom.state, now, timetable)
+    if scores is None:
+        scores = await asyncio.to_thread(service.scores.make, engine, whom.user, whom.state, now, timetable)
+    popular = service.cache.get("popularity", engine, timetable.version, lambda: stop_popularity(engine, timetable))
+    favourites = [timetable.rows[name] for name in sorted(whom.chosens.favourites)]
+    return worth_of(scores, popular, favourites, FAVOURITE)
+
+
+def _score(worth: Worth) -> Any:
+    assert worth.score is not None
+    return worth.score
+
+
+async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
+    """Raises Problem: 422 for wishes that the timetable cannot understand, 503 where the answer takes too long."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await service.itineraries.warmed()
+            return await asyncio.to_thread(search, current, worth, asked, min(DEADLINE_S, limit_s))
+    except TimeoutError:
+        detail = "these wishes together take too long; name fewer days, or do without the limits over all days"
+        raise Problem(503, "too-hard", detail, headers={"Retry-After": "5"}) from None
+    except ValueError as error:
+        raise refused(error) from None
+
+
+def refused(error: ValueError) -> Problem:
+    """A wish that the timetable cannot understand, or wishes that are too many: the kernel's words say what is allowed."""
+    text = str(error)
+    place = _PLACE.match(text)
+    named = place is not None and place[1].partition(".")[0] in WishesBody.model_fields
+    where = f"wishes.{place[1]}" if place is not None and named else place[1] if place is not None and place[1] in _OUTSIDE else "wishes"
+    return Problem(422, "invalid", f"wishes: {text}", [Fault(where, text)])
+
+
+def answered(outcome: Outcome, objective: Objective, late: Sequence[str], notes: Sequence[str]) -> dict[str, object]:
+    return {
+        "objective": str(objective),
+        "total": str(outcome.total),
+        "exact": outcome.exact,
+        "within": outcome.within,
+        "clash": outcome.clash,
+        "binding": outcome.binding,
+        "degraded": list(late),
+        "notes": list(notes),
+    }
+
+
+def _headed(domain: Domain, current: Current) -> dict[str, object]:
+    return {"domain": domain.name, "timetable": current.timetable.version}

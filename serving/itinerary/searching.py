@@ -1,0 +1,155 @@
+"""A question about routes, answered: what a person said joins the wishes, the kernel searches, and what it found is put into plain values.
+
+Pure: no clock but the deadline's, no storage. Everything in here may run in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.domain import Language
+from features.itinerary.objectives import Worth
+from features.itinerary.routes import broken_hop
+from features.itinerary.search import DEADLINE_S, Routes, Rows
+from features.itinerary.wishes import Objective, Wishes
+from serving.itinerary.choosing import Chosens
+from serving.itinerary.current import Current
+
+_LEFT_OUT: dict[str, dict[Language, str]] = {
+    "clash": {
+        "en": "tickets that clash with others (bought for several people?) are not counted in: {stops}",
+        "ru": "билеты, которые пересекаются с другими (куплены на нескольких?), не учтены: {stops}",
+    },
+    "yes": {
+        "en": "of what you surely want, this could not be counted in, because it clashes or cannot be had: {stops}",
+        "ru": "из того, что вы точно хотите, не удалось учесть (пересекается или недоступно): {stops}",
+    },
+    "counted": {
+        "en": "counted in: {bought} of your tickets, {yes} you surely want, {no} you do not want",
+        "ru": "учтено: ваших билетов {bought}, точно «да» {yes}, точно «нет» {no}",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`k`: how many routes; `diversity`: 0 to 1; `sample`: drawn evenly by `seed` instead of the best."""
+
+    objective: Objective
+    wishes: Wishes
+    k: int
+    diversity: float = 0.0
+    sample: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`routes`: rows of the timetable and the worth of each, None where they were drawn. `within`: how much better than the first shown the
+    best may be, where `exact` is false. `clash`: ids of must-haves that stand against each other or against a wish; `binding`: wishes of
+    which any one, given up, gives routes; `why`: the same in words."""
+
+    total: int
+    routes: tuple[tuple[Rows, float | None], ...]
+    exact: bool = True
+    within: float | None = None
+    clash: tuple[str, ...] = ()
+    binding: tuple[str, ...] = ()
+    why: str = ""
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Wishes with what the person said, and what has to be told of it."""
+
+    wishes: Wishes
+    notes: tuple[str, ...] = field(default=())
+
+
+def join(current: Current, wishes: Wishes, person: Chosens, language: Language) -> Joined:
+    """What the question itself says wins: a stop that it does not want is not kept, and one that it wants is not left out."""
+    timetable = current.timetable
+    days = set(timetable.days if wishes.days is None else wishes.days)
+
+    def here(names: frozenset[str]) -> list[int]:
+        rows = (timetable.rows[name] for name in names if name not in wishes.must_not)
+        return sorted(row for row in rows if timetable.days[timetable.stops[row].day] in days)
+
+    bought = here(person.bought | frozenset(name for name in wishes.bought if name in timetable.rows))
+    clashing = _clashing(current, bought)
+    kept = [row for row in bought if row not in clashing]
+    wanted: list[int] = []
+    refused: list[int] = []
+    required = [*kept, *(timetable.rows[name] for name in wishes.must if name in timetable.rows)]
+    for row in here(person.yes):
+        if row in required:
+            continue
+        to_be_had = current.to_be_had(row, wishes.party) if wishes.party is not None else True
+        if to_be_had and broken_hop(timetable, tuple(sorted([*required, *wanted, row]))) is None:
+            wanted.append(row)
+        else:
+            refused.append(row)
+    no = [name for name in sorted(person.no) if name not in (*wishes.must, *wishes.must_not, *wishes.bought)]
+    notes = []
+    if clashing:
+        notes.append(_LEFT_OUT["clash"][language].format(stops=_named(current, clashing)))
+    if refused:
+        notes.append(_LEFT_OUT["yes"][language].format(stops=_named(current, refused)))
+    counted = len(kept), len(wanted), len(no)
+    if any(counted):
+        notes.append(_LEFT_OUT["counted"][language].format(bought=counted[0], yes=counted[1], no=counted[2]))
+    unknown = tuple(name for name in wishes.bought if name not in timetable.rows)
+    ids = [stop.id for stop in timetable.stops]
+    joined = replace(
+        wishes,
+        bought=(*(ids[row] for row in kept), *unknown),
+        must=tuple(dict.fromkeys((*wishes.must, *(ids[row] for row in wanted)))),
+        must_not=tuple(dict.fromkeys((*wishes.must_not, *no))),
+    )
+    return Joined(joined, tuple(notes))
+
+
+def _clashing(current: Current, rows: Sequence[int]) -> list[int]:
+    """Of tickets: those that cannot be kept beside an earlier one."""
+    kept: list[int] = []
+    out = []
+    for row in rows:
+        if kept and broken_hop(current.timetable, (kept[-1], row)) is not None:
+            out.append(row)
+        else:
+            kept.append(row)
+    return out
+
+
+def _named(current: Current, rows: Sequence[int]) -> str:
+    return ", ".join(current.timetable.stops[row].title for row in rows[:5]) + (" …" if len(rows) > 5 else "")
+
+
+def search(current: Current, worth: Worth, asked: Asked, deadline_s: float = DEADLINE_S) -> Outcome:
+    """Raises ValueError for wishes that the timetable cannot understand, and for more of them together than can be answered."""
+    began = time.monotonic()
+    routes = Routes(current.timetable, asked.wishes, current.availability, worth)
+    total = routes.count()
+    if not total:
+        nothing = routes.why_nothing()
+        if nothing is not None:
+            return Outcome(0, (), clash=nothing.stops, binding=nothing.wishes, why=nothing.message)
+    if asked.sample:
+        drawn = routes.sample(min(asked.k, total), asked.seed)
+        return Outcome(total, tuple((rows, None) for rows in dict.fromkeys(drawn)))
+    best = routes.best(asked.objective, asked.k, max(0.001, deadline_s - (time.monotonic() - began)))
+    found = tuple((found.stops, found.value) for found in best.routes)
+    return Outcome(total, found, best.exact, None if best.exact else best.within, late=not best.exact)
+
+
+def worth_of(scores: NDArray[np.float64], popular: NDArray[np.float64], favourites: Sequence[int], bonus: float) -> Worth:
+    """`scores`, `popular`: (stops,) float64; `favourites`: rows that are worth `bonus` more."""
+    mine = scores.copy()
+    mine[list(favourites)] += bonus
+    return Worth(score=mine, popular=popular)

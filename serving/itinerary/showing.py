@@ -1,0 +1,120 @@
+"""Stops, artists and halls as plain JSON values: times by the clock on the wall, prices in minor units, seats as they are now."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from configs.domain import Itinerary
+from features.itinerary.routes import route_id
+from features.itinerary.timetable import MINUTE_US, Stop, Timetable
+from serving.itinerary.current import Current
+from serving.storage.seats import UNKNOWN
+
+
+@lru_cache(maxsize=64)
+def zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def local(timetable: Timetable, instant: int) -> datetime:
+    """An instant (microseconds UTC) by the clock of the timetable's zone."""
+    return datetime.fromtimestamp(instant // 1_000_000, UTC).astimezone(zone(timetable.zone))
+
+
+def ends_at(stop: Stop) -> int:
+    """Microseconds UTC."""
+    return stop.starts_at + (stop.ends - stop.begins) * MINUTE_US
+
+
+def stop_document(current: Current, words: Itinerary, row: int) -> dict[str, Any]:
+    """One stop. `free`: seats left, null where nobody knows; `price` in minor units of `currency`, null where it is not known."""
+    timetable = current.timetable
+    stop = timetable.stops[row]
+    starts, ends = local(timetable, stop.starts_at), local(timetable, ends_at(stop))
+    free = int(current.availability.free[row])
+    return {
+        "id": stop.id,
+        "title": stop.title,
+        "day": timetable.days[stop.day],
+        "starts": starts.isoformat(),
+        "ends": ends.isoformat(),
+        "begins": starts.strftime("%H:%M"),
+        "until": ends.strftime("%H:%M"),
+        "minutes": stop.ends - stop.begins,
+        "hall": timetable.halls[stop.hall],
+        "price": stop.price,
+        "currency": words.currency,
+        "genre": stop.genre,
+        "tags": stop.tags,
+        "artists": stop.artists,
+        "composers": stop.composers,
+        "works": stop.works,
+        "programme": stop.programme,
+        "labels": stop.labels,
+        "optional": stop.optional,
+        "free": None if free == UNKNOWN else free,
+        "on_sale": bool(current.availability.on_sale[row]),
+        "to_be_had": current.to_be_had(row),
+    }
+
+
+def days_of(current: Current, rows: Iterable[int]) -> list[str]:
+    """ISO dates, ascending."""
+    timetable = current.timetable
+    return [timetable.days[day] for day in sorted({timetable.stops[row].day for row in rows})]
+
+
+def free_of(current: Current, rows: Iterable[int]) -> int | None:
+    """Free seats of several stops together, of those on sale; None where of none of them the number is known."""
+    known = [int(current.availability.free[row]) for row in rows if current.availability.on_sale[row]]
+    counted = [free for free in known if free != UNKNOWN]
+    return sum(counted) if counted else None
+
+
+def nearest(name: str, known: Sequence[str], most: int = 5) -> list[str]:
+    """What was probably meant, or the first there are."""
+    folded = {word.casefold(): word for word in known}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=most, cutoff=0.5)
+    found = [folded[word] for word in near] or [word for word in known if name.casefold() in word.casefold()][:most]
+    return found or list(known[:most])
+
+
+def money(minor: int, words: Itinerary) -> str:
+    """ "1 250.50 RUB"; whole units without the fraction."""
+    whole, rest = divmod(minor, words.minor_units)
+    digits = len(str(words.minor_units - 1))
+    said = f"{whole:,}".replace(",", " ")
+    return f"{said}.{rest:0{digits}} {words.currency}" if rest else f"{said} {words.currency}"
+
+
+def route_document(
+    current: Current, words: Itinerary, rows: Sequence[int], value: float | None, why: Sequence[str], whole: bool = False
+) -> dict[str, Any]:
+    """A route: its stops, the way between them, its portrait (`whole`: every figure; else the core)."""
+    timetable = current.timetable
+    return {
+        "route_id": route_id(timetable, rows),
+        "timetable": timetable.version,
+        "score": value,
+        "stops": [stop_document(current, words, row) for row in rows],
+        "legs": legs(timetable, rows),
+        "portrait": {},
+        "why": list(why),
+    }
+
+
+def legs(timetable: Timetable, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Minutes on the way and of waiting between consecutive stops of a day."""
+    out = []
+    for one, other in pairwise(rows):
+        before, after = timetable.stops[one], timetable.stops[other]
+        if before.day == after.day:
+            walk = int(timetable.walk[before.hall, after.hall])
+            out.append({"before": before.id, "after": after.id, "walk": walk, "wait": after.begins - before.ends - walk})
+    return out

@@ -1,0 +1,93 @@
+"""What people said of stops and routes (favourites, bought, surely, surely not), and what newcomers answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import sqlalchemy as sa
+
+from serving.storage.database import Database, now_us
+
+Choice = Literal["favourite", "bought", "yes", "no"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+Chosen = Literal["stop", "route"]
+MOST = 500  # that one person may have of a domain
+
+_AGAINST: dict[str, str] = {"yes": "no", "no": "yes"}  # who says the one takes back the other
+
+
+class TooManyError(ValueError):
+    """A person has as many as one may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """`chosen_at`: microseconds UTC."""
+
+    choice: str
+    of: str
+    target: str
+    chosen_at: int
+
+
+class Choices:
+    """Each call raises DatabaseAwayError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._choices, self._answers = database.tables.choices, database.tables.questionnaires
+
+    async def of(self, domain: str, user: str) -> list[Said]:
+        """Everything that a person said, oldest first."""
+        columns = self._choices.c
+        query = sa.select(columns.choice, columns.of, columns.target, columns.chosen_at)
+        query = query.where(columns.domain == domain, columns.user == user).order_by(columns.chosen_at, columns.choice, columns.target)
+        async with self._database.reading() as connection:
+            return [Said(*row) for row in (await connection.execute(query)).all()]
+
+    async def add(self, domain: str, user: str, choice: Choice, of: Chosen, targets: Sequence[str]) -> list[str]:
+        """The targets that are new. "yes" takes back a "no" of the same target, and the other way round. Raises TooManyError: then none
+        was written."""
+        columns = self._choices.c
+        mine = sa.and_(columns.domain == domain, columns.user == user)
+        async with self._database.writing() as connection:
+            stamp = now_us()
+            once = list(dict.fromkeys(targets))
+            if not once:
+                return []
+            said = {"domain": domain, "user": user, "choice": choice, "of": of, "chosen_at": stamp}
+            against = _AGAINST.get(choice)
+            if against is not None:
+                back = sa.delete(self._choices).where(mine, columns.choice == against, columns.of == of, columns.target.in_(once))
+                await connection.execute(back)
+            statement = self._database.insert(self._choices).on_conflict_do_nothing().returning(columns.target)
+            new = set((await connection.execute(statement, [{**said, "target": target} for target in once])).scalars())
+            count = int(await connection.scalar(sa.select(sa.func.count()).select_from(self._choices).where(mine)) or 0)
+            if count > MOST:
+                raise TooManyError(f"at most {MOST} choices of a person; these would make {count}")
+        return [target for target in once if target in new]
+
+    async def remove(self, domain: str, user: str, choice: Choice, of: Chosen, target: str) -> bool:
+        """False where there was none."""
+        columns = self._choices.c
+        which = (columns.domain == domain, columns.user == user, columns.choice == choice, columns.of == of, columns.target == target)
+        async with self._database.writing() as connection:
+            return (await connection.execute(sa.delete(self._choices).where(*which))).rowcount == 1
+
+    # ------------------------------------------------------------ the questionnaire
+
+    async def put_answers(self, domain: str, user: str, answers: str) -> None:
+        """`answers`: JSON. What was answered before is forgotten."""
+        said = {"answers": answers, "answered_at": now_us()}
+        async with self._database.writing() as connection:
+            statement = self._database.insert(self._answers).values(domain=domain, user=user, **said)
+            await connection.execute(statement.on_conflict_do_update(index_elements=["domain", "user"], set_=said))
+
+    async def answers(self, domain: str, user: str) -> str | None:
+        """JSON; None where the person answered nothing."""
+        columns = self._answers.c
+        query = sa.select(columns.answers).where(columns.domain == domain, columns.user == user)
+        async with self._database.reading() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()

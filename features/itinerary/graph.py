@@ -1,11 +1,11 @@
 """All routes under all wishes as the paths of one acyclic graph, whose vertices are stops together with what was used of each limit.
 
-A path runs from the first gate through the days to the last: gate 0, stops of day 0, gate 1, stops of day 1, ... A vertex is (place, tokens,
-money, used): `place` numbers gates and stops in the order of time, `tokens` are bits that were met on the way (programmes, or composers
-whose second concert counts for less), `money` is what was spent, `used` packs what matters within a day (concerts, minutes walked and
-waited, whether the meal was had) with the bits of what every route must have met. The graph is deterministic: from a vertex at most one
-edge leads to each place, so paths and routes are the same thing, and every question (how many, which are best, which is number n) is one
-pass over it. Days meet in the gates only, so it grows with the sum of the days and not with their product.
+A path runs from the first gate through the days to the last: gate 0, stops of day 0, gate 1, stops of day 1, ... A vertex is (place,
+tokens, money, used): `place` numbers gates and stops in the order of time, `tokens` are bits that were met on the way (programmes, or
+composers whose second concert counts for less), `money` is what was spent, `used` packs what matters within a day (concerts, minutes
+walked and waited, whether the meal was had) with the bits of what every route must have met. The graph is deterministic: from a vertex at
+most one edge leads to each place, so paths and routes are the same thing, and every question (how many, which are best, which is number n)
+is one pass over it. Days meet in the gates only, so it grows with the sum of the days and not with their product.
 
 Only what can still matter is kept in a vertex: of a limit that can no longer bind all amounts are one, a token that can not be met again is
 dropped. Long, because the two passes (what can still come; which vertices there are) share one reading of the arrays.
@@ -35,8 +35,9 @@ class TooManyStatesError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """Amounts that add up along a route (FREE = no limit), and bits. fewest >= 1, most: concerts on a day that has any; meal: whether a break
-    is needed. price, concert: (stops,) int64; tokens, forbids, needs: (stops,) uint64 bits; needed: all bits that a route must have met."""
+    """Amounts that add up along a route (FREE = no limit), and bits. fewest >= 1, most: concerts on a day that has any; meal: whether a
+    break is needed. price, concert: (stops,) int64; tokens, forbids, needs: (stops,) uint64 bits; needed: all bits that a route must have
+    met."""
 
     money: int
     walk: int
@@ -149,7 +150,7 @@ def _grown_u64(array: U64, size: int) -> U64:
 
 
 @compiled
-def _mix(place: int, tokens: np.uint64, money: int, used: int) -> np.uint64:
+def _mix(place: int, tokens: np.uint64, money: int, used: np.int64) -> np.uint64:
     x = np.uint64(place) * np.uint64(0x9E3779B97F4A7C15) ^ tokens * np.uint64(0xC2B2AE3D27D4EB4F)
     x ^= (np.uint64(money) + np.uint64(0x165667B19E3779F9)) * np.uint64(0xD6E8FEB86659FD93)
     x ^= (np.uint64(used) + np.uint64(0x27D4EB2F165667C5)) * np.uint64(0xA0761D6478BD642F)
@@ -159,7 +160,7 @@ def _mix(place: int, tokens: np.uint64, money: int, used: int) -> np.uint64:
 
 
 @compiled
-def _expanded(  # noqa: PLR0912, PLR0915
+def _expanded(
     day_pointer: I64,
     pointer: I64,
     to: I32,
@@ -309,7 +310,7 @@ def _expanded(  # noqa: PLR0912, PLR0915
                     new_tokens = held & gate_tokens[day + 1]
                     new_used = np.int64(met) << _NEED
                     if day + 1 == days:
-                        new_money, new_used = 0, 0
+                        new_money, new_used = 0, np.int64(0)
                 else:
                     v = e if is_gate else np.int64(to[e])
                     if not live[v] or (is_gate and not start[v]) or (forbids[v] & held):
@@ -383,7 +384,7 @@ def _expanded(  # noqa: PLR0912, PLR0915
                         vertex_money, vertex_used = _grown_i64(vertex_money, room), _grown_i64(vertex_used, room)
                         next_there, edge_count = _grown_i32(next_there, room), _grown_i32(edge_count, room)
                         first_edge = _grown_i64(first_edge, room)
-                    y = np.int32(vertices)
+                    y = vertices
                     slots[slot] = y
                     vertex_place[y], vertex_tokens[y], vertex_money[y], vertex_used[y] = new_place, new_tokens, new_money, new_used
                     next_there[y] = -1

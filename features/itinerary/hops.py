@@ -66,7 +66,7 @@ def pairs(timetable: Timetable) -> tuple[I64, I32, I32, I32, U8]:
     if kept is None:
         kept = _pairs(timetable.day, timetable.begins, timetable.ends, timetable.hall, timetable.walk)
         timetable._kept["pairs"] = kept
-    return kept  # type: ignore[no-any-return]
+    return kept
 
 
 def day_pointer(timetable: Timetable) -> I64:
@@ -75,7 +75,7 @@ def day_pointer(timetable: Timetable) -> I64:
     if kept is None:
         kept = np.searchsorted(timetable.day, np.arange(len(timetable.days) + 1)).astype(np.int64)
         timetable._kept["day_pointer"] = kept
-    return kept  # type: ignore[no-any-return]
+    return kept
 
 
 def hops(timetable: Timetable, limits: HopLimits) -> Hops:
@@ -138,7 +138,7 @@ def _pairs(day: I32, begins: I32, ends: I32, hall: I32, walk: I32) -> tuple[I64,
 
 
 @compiled
-def _narrowed(  # noqa: PLR0912
+def _narrowed(
     day_pointer: I64,
     begins: I32,
     ends: I32,

@@ -22,8 +22,8 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Narrowed:
-    """What the wishes leave. dropped: stop row -> the wish that left it out (the first that did). required: rows of must and bought, ascending.
-    repeats: (stops,) int32 number of the programme among those that are played more than once, -1 = never mind."""
+    """What the wishes leave. dropped: stop row -> the wish that left it out (the first that did). required: rows of must and bought,
+    ascending. repeats: (stops,) int32 number of the programme among those that are played more than once, -1 = never mind."""
 
     hop_limits: HopLimits
     hops: Hops

@@ -1,4 +1,5 @@
-"""What makes a route good, in formulas. Sums run over the concerts of the route unless said otherwise; off-programme stops count where said.
+"""What makes a route good, in formulas. Sums run over the concerts of the route unless said otherwise; off-programme stops count where
+said.
 
 Additive (exact and fast under any mix of wishes):
 - score: sum of the person's score of each stop; popular: sum of what was bought of each; editors: sum of the editors' points of each.
@@ -11,8 +12,8 @@ Not additive (a concert's worth depends on the others), bounded from above by a 
 - composers: how many different ones.
 - depth = sum of rarity(c) over the different composers + half a point for each concert that the editors recommend;
   rarity(c) = 1 - (concerts of c - 1) / (concerts of the most played composer - 1): 1 for who is played once, 0 for who is played most.
-- balance = min(comfort / C, depth / D), C and D the largest of all routes of the timetable without any wish (D: of its bound, which counts a
-  composer at each concert). Since min(a, b) <= w a + (1 - w) b for every w in [0, 1], it is bounded by a sum too.
+- balance = min(comfort / C, depth / D), C and D the largest of all routes of the timetable without any wish (D: of its bound, which counts
+  a composer at each concert). Since min(a, b) <= w a + (1 - w) b for every w in [0, 1], it is bounded by a sum too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.itinerary.graph import Weights
-from features.itinerary.hops import I32, I64
+from features.itinerary.hops import I64
 from features.itinerary.timetable import Timetable
 from features.itinerary.wishes import Objective
 
@@ -58,14 +59,6 @@ class Covering:
     of_stop: NDArray[np.bool_]
     points: I64
     gain: I64
-
-    def value(self, routes: I32) -> I64:
-        """(n,) int64 of (n, length) rows padded with -1."""
-        chosen = np.zeros((len(routes), len(self.gain) + 1), dtype=np.float32)
-        np.put_along_axis(chosen, routes.astype(np.int64), 1.0, axis=1)  # -1 is the last column
-        chosen = chosen[:, :-1]
-        met = (chosen @ self.of_stop.astype(np.float32)) > 0.5
-        return met.astype(np.int64) @ self.points + np.rint(chosen.astype(np.float64) @ self.gain.astype(np.float64)).astype(np.int64)
 
     def bound(self) -> I64:
         """(stops,) int64: what a concert is worth at most."""

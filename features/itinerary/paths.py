@@ -7,13 +7,17 @@ as it is asked for; equally heavy ones in the order of their places, so that the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.itinerary.compiled import compiled
-from features.itinerary.graph import U64, Graph
+from features.itinerary.graph import Graph
 from features.itinerary.hops import I32, I64, U8
+
+U64 = NDArray[np.uint64]
 
 #: The weight of what leads nowhere.
 DEAD = -(2**62)
@@ -42,7 +46,7 @@ def by_length(graph: Graph, concert: I64) -> dict[int, int]:
     lengths = int(_longest(graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert)) + 1
     table = _counted_by_length(
         graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert, graph.sink, made.shape[1], lengths
-    )
+    )[0]
     found = {length: number(table[length]) for length in range(lengths)}
     return {length: count for length, count in found.items() if count}
 
@@ -51,6 +55,31 @@ def heaviest(graph: Graph, without: int = -1) -> tuple[I64, I64]:
     """(vertices,) int64: the weight of the heaviest path from each vertex to the end (DEAD if there is none) and its first edge;
     `without`: a place that may not be on it."""
     return _heaviest(graph.order, graph.first, graph.edges, graph.target, graph.weight, graph.place, graph.sink, without)
+
+
+def reweighed(graph: Graph, more: I64) -> Graph:
+    """The same graph with `more` (stops,) int64 added to the weight of each edge into a stop."""
+    return replace(graph, weight=_reweighed(graph.target, graph.weight, graph.place, graph.stop_of, more))
+
+
+def weight_of(graph: Graph, stops: Sequence[int]) -> int | None:
+    """The weight of the path through just these stops, None if there is none."""
+    vertex, place, total = 0, 0, 0
+    while vertex != graph.sink:
+        goal = stops[place] if place < len(stops) else -1
+        begin = int(graph.first[vertex])
+        those = graph.target[begin : begin + int(graph.edges[vertex])]
+        at = graph.stop_of[graph.place[those]]
+        fitting = np.flatnonzero(at == goal) if goal >= 0 else np.empty(0, dtype=np.int64)
+        if not len(fitting):
+            fitting = np.flatnonzero(at < 0)  # a gate: the day is over
+            if not len(fitting):
+                return None
+        else:
+            place += 1
+        total += int(graph.weight[begin + int(fitting[0])])
+        vertex = int(those[fitting[0]])
+    return total if place == len(stops) else None
 
 
 def leads(graph: Graph) -> bool:
@@ -161,6 +190,16 @@ def _counted(order: I32, first: I64, edges: I32, target: I32, sink: int, words: 
 
 
 @compiled
+def _reweighed(target: I32, weight: I64, place: I32, stop_of: I32, more: I64) -> I64:
+    out = weight.copy()
+    for e in range(len(target)):
+        stop = stop_of[place[target[e]]]
+        if stop >= 0:
+            out[e] += more[stop]
+    return out
+
+
+@compiled
 def _longest(order: I32, first: I64, edges: I32, target: I32, place: I32, stop_of: I32, concert: I64) -> int:
     most = np.zeros(len(first), dtype=np.int64)
     for step in range(len(order) - 1, -1, -1):
@@ -170,7 +209,7 @@ def _longest(order: I32, first: I64, edges: I32, target: I32, place: I32, stop_o
         stop = stop_of[place[x]]
         if stop >= 0:
             most[x] += concert[stop]
-    return most[0]
+    return int(most[0])
 
 
 @compiled
@@ -180,7 +219,7 @@ def _steps(order: I32, first: I64, edges: I32, target: I32) -> int:
         x = order[step]
         for e in range(first[x], first[x] + edges[x]):
             most[x] = max(most[x], 1 + most[target[e]])
-    return most[0]
+    return int(most[0])
 
 
 @compiled
@@ -203,7 +242,7 @@ def _counted_by_length(
                     full = part + carry
                     carry = np.uint64(1) if part < before or full < part else np.uint64(0)
                     out[x, length + shift, word] = full
-    return out[0]
+    return out
 
 
 @compiled
@@ -230,7 +269,7 @@ def _comes_before(
 ) -> bool:
     """Whether candidate `one` stands before `other`: heavier, or as heavy and first in the order of places."""
     if candidates[0, one] != candidates[0, other]:
-        return candidates[0, one] > candidates[0, other]
+        return bool(candidates[0, one] > candidates[0, other])
     a_dev, b_dev = candidates[2, one], candidates[2, other]
     a_row, b_row = candidates[1, one], candidates[1, other]
     a = np.int64(paths[a_row, 0])
@@ -251,7 +290,7 @@ def _comes_before(
         else:
             b = np.int64(target[edge[b]])
         if place[a] != place[b]:
-            return place[a] < place[b]
+            return bool(place[a] < place[b])
     return False
 
 
@@ -330,7 +369,7 @@ def _popped(
         rows += 1
         for step in range(dev + 1):
             paths[row, step], weights[row, step] = paths[parent, step], weights[parent, step]
-        x, length = np.int64(paths[row, dev]), dev + 1
+        x, length = int(paths[row, dev]), dev + 1
         e = perm[first[x] + rank]
         while True:
             y = target[e]
@@ -344,7 +383,7 @@ def _popped(
         found += 1
         # ---- its deviations: at the same place the next edge, at each later one the second
         for step in range(dev, length - 1):
-            x = np.int64(paths[row, step])
+            x = int(paths[row, step])
             _order_edges(x, first, edges, target, weight, best, ordered, perm)
             other = rank + 1 if step == dev else np.int64(1)
             if other >= edges[x]:

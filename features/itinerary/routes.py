@@ -1,13 +1,15 @@
 """A route's own name, and a route beside the timetable it belongs to.
 
-An id is the timetable's version and the sorted ids of its stops, `1f0c...~12~26~69`: it can be read without any table, stays what it is when
-ranks change, and stands in an address as it is. Signs other than letters, digits, `_` and `-` are written as `.XX` (UTF-8, hexadecimal).
+An id is the timetable's version and the sorted ids of its stops, `1f0c...~12~26~69`: it can be read without any table, stays what it is
+when ranks change, and stands in an address as it is. Signs other than letters, digits, `_` and `-` are written as `.XX` (UTF-8,
+hexadecimal).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from features.itinerary.timetable import IMPASSABLE, Timetable
 
@@ -56,7 +58,7 @@ def rows_of(timetable: Timetable, text: str) -> tuple[int, ...]:
 
 def broken_hop(timetable: Timetable, rows: tuple[int, ...]) -> tuple[int, int] | None:
     """The first pair of consecutive stops of a day that cannot be done, None if all can. Rows ascend."""
-    for one, other in zip(rows, rows[1:], strict=False):
+    for one, other in pairwise(rows):
         if timetable.day[one] != timetable.day[other]:
             continue
         walk = int(timetable.walk[timetable.hall[one], timetable.hall[other]])

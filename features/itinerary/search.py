@@ -1,8 +1,8 @@
 """Questions about all routes under wishes, none of which is ever listed: how many, which are the best, a fair sample, which is number n,
 and what is lost when a concert sells out.
 
-A route is a tuple of rows of the timetable, ascending; over several days every day may be empty, not all. Everything here is exact unless an
-answer says otherwise. Order of equals: as tuples padded with something larger than any row.
+A route is a tuple of rows of the timetable, ascending; over several days every day may be empty, not all. Everything here is exact unless
+an answer says otherwise. Order of equals: as tuples padded with something larger than any row.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import date
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.itinerary import paths
 from features.itinerary.graph import Graph, Limits, TooManyStatesError, Weights, build
@@ -33,8 +34,8 @@ DEADLINE_S = 0.1
 
 @dataclass(frozen=True)
 class Found:
-    """A route and its worth, in the objective's unit (score and popular: points; depth, editors: points; composers: how many; balance: share;
-    comfort, music, least_walking: minutes; cheapest: minor units)."""
+    """A route and its worth, in the objective's unit (score and popular: points; depth, editors: points; composers: how many; balance:
+    share; comfort, music, least_walking: minutes; cheapest: minor units)."""
 
     stops: Rows
     value: float
@@ -131,7 +132,8 @@ class Routes:
         return Best(tuple(Found(_rows(row), shown(objective, int(weight))) for row, weight in zip(stops, weights, strict=True)), True, 0.0)
 
     def losses(self, objective: Objective | None = None) -> list[Loss]:
-        """For each stop on any route, what its loss would cost; worse_by is None without an objective (sums only) and where nothing is left."""
+        """For each stop on any route, what its loss would cost; worse_by is None without an objective (sums only) and where nothing is
+        left."""
         graph = self._graph
         if graph.sink < 0:
             return []
@@ -164,7 +166,8 @@ class Routes:
         """Route number `number`, from 0, in the order of rows. Raises ValueError beyond the count."""
         graph, total = self._graph, self.count()
         if not 0 <= number < total:
-            raise ValueError(f"there is no route {number}: 0 to {total - 1} are allowed" if total else "there is no route under these wishes")
+            allowed = f"0 to {total - 1} are allowed" if total else "there is none under these wishes"
+            raise ValueError(f"there is no route {number}: {allowed}")
         left, vertex, out = number, 0, []
         while vertex != graph.sink:
             begin = int(graph.first[vertex])
@@ -222,7 +225,8 @@ class Routes:
     # ------------------------------------------------------------------ why not
 
     def why_nothing(self) -> Nothing | None:
-        """Why there is no route; None if there is one. Names must-haves that are left out by another wish or clash, else the wishes that bind."""
+        """Why there is no route; None if there is one. Names must-haves that are left out by another wish or clash, else the wishes that
+        bind."""
         if self.exist:
             return None
         stops = self.timetable.stops
@@ -230,14 +234,14 @@ class Routes:
             name = stops[row].id
             return Nothing((name,), (why,), f"{name!r} must be there, and {why!r} leaves it out")
         required = self.narrowed.required
-        for one, other in zip(required, required[1:], strict=False):
+        for one, other in pairwise(required):
             a, b = stops[one], stops[other]
             if a.day != b.day:
                 continue
             bare = Wishes(must=(a.id, b.id), optional=True, buffer=self.wishes.buffer)
             if not Routes(self.timetable, bare, None, self.worth).exist:
                 said = f"{a.id!r} (until {self._clock(a.starts_at, a.minutes)}) and {b.id!r} (from {self._clock(b.starts_at)}) clash"
-                return Nothing((a.id, b.id), (), f"{said}: {date.fromisoformat(self.timetable.days[a.day])}, no way from one to the other in time")
+                return Nothing((a.id, b.id), (), f"{said} on {self.timetable.days[a.day]}: there is no way from one to the other in time")
         default, binding = Wishes(), []
         for place in fields(Wishes):
             if getattr(self.wishes, place.name) != getattr(default, place.name):
@@ -291,7 +295,7 @@ class Routes:
         return self.timetable.clock(instant + minutes * 60_000_000)
 
 
-def _rows(padded: np.ndarray) -> Rows:  # type: ignore[type-arg]
+def _rows(padded: NDArray[np.int32]) -> Rows:
     return tuple(int(row) for row in padded if row >= 0)
 
 

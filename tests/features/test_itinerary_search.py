@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ ADDITIVE = (
 MORE = 10_000
 
 
-def festival(chance: random.Random, most_a_day: int = 6) -> Timetable:
+def festival(chance: random.Random, most_a_day: int = 8) -> Timetable:
     """One to three days of up to `most_a_day` stops in up to three halls, short and long, on a walk that may be one-way, forbidden or
     longer than the way round."""
     halls = chance.randint(1, 3)
@@ -82,16 +83,16 @@ def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
     def words(name: str) -> Words:
         known = list(vocabulary[name])
         kind = chance.choice(("only", "some", "none"))
-        return replace(Words(), **{kind: some(known)}) if known else Words()
+        return Words(**{kind: some(known)}) if known else Words()
 
     fewest = chance.randint(1, 3)
-    every = {
+    every: dict[str, Callable[[], Any]] = {
         "days": lambda: some(timetable.days),
         "every_day": lambda: True,
         "must": lambda: some(ids) if ids else (),
         "must_not": lambda: some(ids) if ids else (),
         "bought": lambda: some(ids) if ids else (),
-        **{name: (lambda name=name: words(name)) for name in WORDS},
+        **{name: partial(words, name) for name in WORDS},
         "price_limit": lambda: chance.choice((0, 150, 300, 400, 700)),
         "walking_a_day": lambda: chance.choice((0, 5, 15, 20)),
         "walking_a_hop": lambda: chance.choice((0, 5, 14, 15)),
@@ -110,7 +111,8 @@ def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
         "optional": lambda: True,
     }
     names = chance.sample(sorted(every), chance.randint(2, 6) if mixed else 1)
-    return replace(Wishes(), **{name: every[name]() for name in names})
+    chosen: dict[str, Any] = {name: every[name]() for name in names}
+    return Wishes(**chosen)
 
 
 class BruteForce:
@@ -309,7 +311,9 @@ def _agrees(seed: int, mixed: bool) -> None:
     expected, k = brute.ordered(objective, worth), chance.choice((1, 3, 40))
     best = routes.best(objective, k, deadline_s=30.0)
     assert best.exact
-    assert [found.stops for found in best.routes] == [route for _, route in expected[:k]]
+    if not wishes.no_programme_twice:  # else any of equally good routes may be shown
+        assert [found.stops for found in best.routes] == [route for _, route in expected[:k]]
+    assert {found.stops for found in best.routes} <= set(brute.routes)
     assert [found.value for found in best.routes] == pytest.approx([value for value, _ in expected[:k]], abs=1e-4)
     covering = chance.choice((Objective.COMPOSERS, Objective.DEPTH, Objective.BALANCE))
     far = routes.best(covering, k, deadline_s=30.0)

@@ -235,6 +235,18 @@ class UserState:
         n = int(np.searchsorted(self.times, moment, side="left"))
         return UserState(self.kinds_of, self.items[:n], self.kinds[:n], self.values[:n], self.times[:n], self.preferences, self.ordered)
 
+    def only(self, events: NDArray[np.int64]) -> UserState:
+        """The state made of some of the events, their positions ascending."""
+        return UserState(
+            self.kinds_of,
+            self.items[events],
+            self.kinds[events],
+            self.values[events],
+            self.times[events],
+            self.preferences,
+            self.ordered,
+        )
+
     @cached_property
     def folded(self) -> Folded:
         return fold(self.kinds_of, np.zeros(len(self), dtype=np.int32), self.items, self.kinds, self.values, self.times)

@@ -301,6 +301,26 @@ def score(
     )
 
 
+@application.command()
+def seats(
+    domain: DomainName,
+    data: DataDir = None,
+    as_of: Annotated[str | None, typer.Option(help="count tickets sold until then: 2026-01-31T20:15:00+05:00 (default: now)")] = None,
+    home: HomeDir = _HOME,
+    deployment: DeploymentFile = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Reads the number of free seats from the source again; every replica of a running application sees what changed."""
+    from pipelines.seats import refresh
+    from pipelines.sources.rows import moment
+
+    session, words = _session(home, deployment, quiet, as_json), configs.load(domain)
+    until = moment({"--as-of": as_of}, "--as-of") if as_of is not None else None
+    session.tell(refresh(words, data, session.home, session.deployment, session.reporter, until, dry_run))
+
+
 # ------------------------------------------------------------------ versions
 
 

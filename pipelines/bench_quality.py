@@ -1,9 +1,9 @@
 """`factotum bench quality DOMAIN`: how good a domain's models are, by the protocols that its data allow.
 
-Parts, each run alone and resumed: `own` (the split of the YAML), one for each of its `protocols`, and `cold` (people and items that
-training never saw). A part fits its sources in a home of the benchmark's own, so that nothing served is touched. With
-`validation` everything happens one window earlier and the test column stays unread; every reading of the test column is
-written to readings.jsonl with the commit and the configuration.
+Parts, each run alone and resumed: `own` (the split of the YAML), one for each of its `protocols`, `cold` (people and items that
+training never saw), and in a domain with an itinerary `basket` (what fits beside tickets, and clients' own routes). A part fits its
+sources in a home of the benchmark's own, so that nothing served is touched. With `validation` everything happens one window earlier
+and the test column stays unread; every reading of the test column is written to readings.jsonl with the commit and the configuration.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.domain import Domain
+from features.itinerary.timetable import Timetable
 from features.state import Histories, UserState
+from pipelines.bench_basket import Baskets, basket_table, measure_basket
+from pipelines.bench_own_routes import measure_own_routes, own_routes_table
 from pipelines.bench_serve import machine
 from pipelines.evaluate import evaluate, ground_of, parts_of, read_report, table
 from pipelines.featurize import featurize
+from pipelines.featurize import load as load_features
 from pipelines.ingest import ingest
 from pipelines.measuring import Asked, K, ask, comparisons, figures
 from pipelines.run import sample_of
@@ -34,10 +38,10 @@ from pipelines.sources.tables import SourceError
 from pipelines.steps import DONE, Reporter, Step, fingerprint, upstream, write_json
 from pipelines.train import Trained, open_trained, statistics_of, train
 from pipelines.unseen import measure_unseen
-from training.bundle import TWO_STAGE
+from training.bundle import TIMETABLE, TWO_STAGE
 from training.split import targets
 
-OWN, COLD = "own", "cold"
+OWN, COLD, BASKET = "own", "cold", "basket"
 _ORDERS = 5  # random orders of equal times that are tried
 _CODE = 1
 READINGS = "readings.jsonl"
@@ -45,7 +49,7 @@ READINGS = "readings.jsonl"
 
 def parts(domain: Domain) -> tuple[str, ...]:
     """Names of the parts of a domain's benchmark."""
-    return (OWN, *domain.protocols, COLD)
+    return (OWN, *domain.protocols, COLD, *([BASKET] if domain.itinerary is not None else []))
 
 
 def run(
@@ -62,10 +66,10 @@ def run(
     measured: dict[str, Any] = {}
     for part in only or parts(domain):
         try:
-            measure = _unseen if part == COLD else partial(_part, part=part)
+            measure = _unseen if part == COLD else _basket if part == BASKET else partial(_part, part=part)
             measured[part] = measure(domain, folder=folder, home=own, reporter=reporter, validation=validation)
         except SourceError as error:
-            if part in (OWN, COLD):
+            if part in (OWN, COLD, BASKET):
                 raise
             measured[part] = {"skipped": str(error)}
     if not validation:
@@ -217,6 +221,25 @@ def _unseen(domain: Domain, folder: Path, home: Path, reporter: Reporter, valida
     return measure_unseen(words, featurize(words, ingest(words, folder, home, reporter), home, reporter), home, reporter)
 
 
+def _basket(domain: Domain, folder: Path, home: Path, reporter: Reporter, validation: bool) -> dict[str, Any]:
+    """The basket and own routes, of cross-validated folds of people: there is no test window, so `validation` changes nothing."""
+    tables = ingest(domain, folder, home, reporter)
+    features = featurize(domain, tables, home, reporter)
+    timetable = Timetable.of_json(json.loads((tables / TIMETABLE).read_text(encoding="utf-8")))
+    words = domain.model_dump(mode="json", include={"candidates", "ranker", "split", "events"})
+    mark = fingerprint(_CODE, upstream(features), timetable.version, words)
+    with Step(home / domain.name / "quality" / f"{BASKET}-{mark}") as step:
+        if step.done is None:
+            reporter.step("quality basket")
+            baskets = Baskets(domain, load_features(features, domain), timetable)
+            folds = baskets.folds(reporter)
+            measured = {"basket": measure_basket(baskets, folds, reporter), "own_routes": measure_own_routes(baskets, folds, reporter)}
+            write_json(step.directory / "basket.json", measured)
+            step.finish({"features": upstream(features)})
+        out: dict[str, Any] = json.loads((step.directory / "basket.json").read_text(encoding="utf-8"))
+    return {**out, "fingerprint": mark}
+
+
 # ------------------------------------------------------------------ who looked when
 
 
@@ -265,6 +288,9 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         out += ["", f"== {name}"]
         if "skipped" in part:
             out.append(f"skipped: {part['skipped']}")
+            continue
+        if name == BASKET:
+            out += basket_table(part["basket"]) + own_routes_table(part["own_routes"])
             continue
         if name == COLD:
             out.append(part["protocol"])

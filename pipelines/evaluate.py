@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.domain import Domain
+from features.catalogue import Catalogue
 from features.compute import attribute_vectors
 from pipelines.measuring import Asked, Ground, K, ask, comparisons, figures
 from pipelines.steps import Reporter, Step, atomic, fingerprint, upstream, write_json
-from pipelines.train import Trained, open_trained, statistics_of
+from pipelines.train import Part, Trained, open_trained, statistics_of
 from serving.engine import EngineParts
 from training.bundle import TWO_STAGE, Verdict
+from training.contract import CandidateModel
+from training.ranker import Ranker
 from training.significance import interval, paired
 from training.split import Split, targets
 
@@ -102,10 +105,15 @@ def measure(domain: Domain, trained: Trained, reporter: Reporter) -> tuple[dict[
 
 def parts_of(domain: Domain, trained: Trained) -> EngineParts:
     """The engine's own parts, over what was learnt before the test window."""
-    part, catalogue = trained.part("known"), trained.features.catalogue
-    mode = TWO_STAGE if trained.ranker is not None else _popular(domain)
-    statistics = statistics_of(domain, part, catalogue)
-    return EngineParts(domain, catalogue, statistics, trained.models(domain, "known"), trained.ranker, mode, "evaluation")
+    return parts_over(domain, trained.features.catalogue, trained.part("known"), trained.models(domain, "known"), trained.ranker)
+
+
+def parts_over(
+    domain: Domain, catalogue: Catalogue, part: Part, models: Mapping[str, CandidateModel], ranker: Ranker | None
+) -> EngineParts:
+    """The engine's own parts over models that know what `part` holds."""
+    mode = TWO_STAGE if ranker is not None else _popular(domain)
+    return EngineParts(domain, catalogue, statistics_of(domain, part, catalogue), models, ranker, mode, "evaluation")
 
 
 def ground_of(domain: Domain, trained: Trained) -> Ground:

@@ -36,10 +36,12 @@ Lists = list[NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class Asked:
-    """One entry a person: what was known of them, and the rows of what they took afterwards (at least one)."""
+    """One entry a person: what was known of them, the rows of what they took afterwards (at least one), and rows that they could not take
+    (none where empty; what their state excludes is excluded anyway)."""
 
     states: Sequence[UserState]
     truth: Lists
+    closed: Sequence[tuple[int, ...]] = ()
 
     @property
     def cold(self) -> NDArray[np.bool_]:
@@ -65,7 +67,8 @@ def ask(
     answers = Answers({way: [] for way in ways}, {name: [] for name in (*sources, "union")}, dict.fromkeys(ways, 0.0))
     for start in range(0, len(asked.states), _BATCH):
         batch = range(start, min(start + _BATCH, len(asked.states)))
-        questions = [Question(asked.states[person], K, now, exploration=0.0) for person in batch]
+        closed = asked.closed or [()] * len(asked.states)
+        questions = [Question(asked.states[person], K, now, exclude=closed[person], exploration=0.0) for person in batch]
         ranked = parts.rank(questions) if two_stage else parts.rank_sources(questions)
         candidates = ranked.candidates
         if candidates.failed:

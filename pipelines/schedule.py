@@ -24,9 +24,9 @@ _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 def command(job: Job, domain: str, data: Path | None, home: Path, deployment: Path | None = None) -> list[str]:
     """The command line of a job; `domain` is a name, or the path of a YAML."""
     line = [sys.executable, "-m", "pipelines", job.run, domain, "--home", str(home)]
-    if job.run in ("run", "ingest") and data is not None:
+    if job.run in ("run", "ingest", "seats") and data is not None:
         line += ["--data", str(data)]
-    if job.run in ("run", "ingest", "score") and deployment is not None:
+    if job.run in ("run", "ingest", "score", "seats") and deployment is not None:
         line += ["--deployment", str(deployment)]
     return line
 

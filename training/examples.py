@@ -43,8 +43,10 @@ def make(
     moment: int,
     seed: int,
     progress: Progress | None = None,
+    excluded: Sequence[NDArray[np.int32]] | None = None,
 ) -> Examples:
-    """`models`, `features` and `known` must be of events before `moment` only; `wanted` is what followed.
+    """`models`, `features` and `known` must be of events before `moment` only; `wanted` is what followed. `excluded`: rows that each
+    person of `wanted` could not take (None: what their state excludes).
 
     Of each person who took at least one candidate all taken ones and at most `words.negatives` others are kept, drawn by
     seed, so that popular and hard ones stay in proportion. People of whom nothing is known are answered without the ranker
@@ -62,7 +64,8 @@ def make(
     for start in range(0, len(people), _BATCH):
         batch = people[start : start + _BATCH]
         states = known.states(wanted.users[batch])
-        candidates = retrieve(models, states, moment, words.candidates, items, available).candidates
+        closed = None if excluded is None else [excluded[int(person)] for person in batch]
+        candidates = retrieve(models, states, moment, words.candidates, items, available, closed).candidates
         if candidates.failed:
             raise ValueError(f"sources failed while making the ranker's rows: {', '.join(candidates.failed)}")
         targets = np.concatenate([position * items + wanted.of(int(person)).astype(np.int64) for position, person in enumerate(batch)])

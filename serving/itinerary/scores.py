@@ -31,13 +31,19 @@ def stop_scores(engine: Engine, state: UserState, now: int, timetable: Timetable
     scores = engine.scores(Question(state, len(engine.catalogue), now, user=user))
     rows = np.array([row if (row := engine.catalogue.row(stop.id)) is not None else -1 for stop in timetable.stops], dtype=np.int64)
     worth = np.where(rows >= 0, scores[rows], np.nan)
+    known, out = np.isfinite(worth), on_scale(worth)
+    bought = np.isin(rows, state.positives) & np.isin(rows, state.excluded) & ~known
+    out[bought] = 1.0
+    return out
+
+
+def on_scale(worth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Any scores of one person, NaN where there is none -> the same order in [0, 1], 0.0 where there was none."""
     known = np.isfinite(worth)
-    out = np.zeros(len(rows))
+    out = np.zeros(len(worth))
     if known.any():
         spread = float(worth[known].std())
         out[known] = 1.0 / (1.0 + np.exp(-(worth[known] - worth[known].mean()) / spread)) if spread > 0 else 0.5
-    bought = np.isin(rows, state.positives) & np.isin(rows, state.excluded) & ~known
-    out[bought] = 1.0
     return out
 
 

@@ -233,6 +233,11 @@ async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *
     try:
         async with asyncio.timeout(limit_s):
             await service.itineraries.warmed()
+    except TimeoutError:
+        detail = "the search is being compiled for this machine, which happens once; try again"
+        raise Problem(503, "not-ready", detail, headers={"Retry-After": "5"}) from None
+    try:
+        async with asyncio.timeout(limit_s):
             return await asyncio.to_thread(act, *args, **words)
     except TimeoutError:
         detail = "these wishes together take too long; name fewer days, or do without the limits over all days"

@@ -88,7 +88,9 @@ async def seated(
 ) -> tuple[Service, httpx.AsyncClient]:
     """A service of the domain with an itinerary, and a client that calls it."""
     season.publish(tmp_path / "home")
-    return await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
+    service, client = await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
+    await service.itineraries.warmed()
+    return service, client
 
 
 @pytest.fixture

@@ -46,7 +46,6 @@ _PLACE = re.compile(r"([a-z_]+(?:\.[a-z_]+)?)[: ]")
 _OUTSIDE = ("k", "objective")
 _P = ParamSpec("_P")
 _Made = TypeVar("_Made")
-_SEARCH_S = 5.0  # a search that takes longer is given up; what is not a sum stops by itself after DEADLINE_S
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
     routes = APIRouter(prefix=f"/v1/{domain.name}", tags=["routes"])
     words = domain.itinerary
     assert words is not None
+    longest_s = float(service.deployment.http.timeout_s)  # what is not a sum stops by itself after DEADLINE_S
 
     @routes.post(
         "/routes/search",
@@ -82,7 +82,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
         asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
         worth = await worth_for(service, standing, current, whom)
-        outcome = await found(service, current, worth, asked, permits.remaining_s(request, _SEARCH_S))
+        outcome = await found(service, current, worth, asked, permits.remaining_s(request, longest_s))
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
@@ -151,7 +151,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
         worth = await worth_for(service, standing, current, whom)
         asked = Asked(objective, joined.wishes, body.k)
-        made = await _bounded(service, permits.remaining_s(request, _SEARCH_S), others, current, worth, asked, rows)
+        made = await _bounded(service, permits.remaining_s(request, longest_s), others, current, worth, asked, rows)
         told = [*whom.notes, *notes, *joined.notes]
         for part in whom.degraded:
             degraded.note(part)

@@ -38,7 +38,8 @@ async def place(
     """One service for all: each test makes people of its own."""
     home = tmp_path_factory.mktemp("routes")
     season.publish(home)
-    deployment = Deployment.model_validate({"limits": {"store": "file", "person": 100_000, "credentials": 100_000}})
+    words = {"limits": {"store": "file", "person": 100_000, "credentials": 100_000}, "http": {"timeout_s": 120}}  # a busy machine is slow
+    deployment = Deployment.model_validate(words)
     async with AsyncExitStack() as stack:
         service, client = await started(Service(home, [str(season_yaml)], deployment), stack)
         await service.itineraries.warmed()

@@ -22,6 +22,7 @@ import configs
 from configs.deployment import Deployment
 from pipelines import accounts, dead_letters
 from pipelines.database import db
+from pipelines.routes import routes
 from pipelines.steps import Reporter
 
 application = typer.Typer(
@@ -39,6 +40,7 @@ application.add_typer(accounts.users, name="users")
 application.add_typer(accounts.keys, name="keys")
 application.add_typer(dead_letters.letters, name="dead-letters")
 application.add_typer(dead_letters.events, name="events")
+application.add_typer(routes, name="routes")
 
 DomainName = Annotated[str, typer.Argument(help="a domain of configs/, or the path of a domain's YAML", metavar="DOMAIN")]
 DataDir = Annotated[
@@ -459,7 +461,7 @@ def schedule(
 
 @application.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="quality, train, serve, batch, ingest, gateway, faults or soak")],
+    name: Annotated[str, typer.Argument(help="quality, train, routes, serve, batch, ingest, gateway, faults or soak")],
     named: Annotated[str | None, typer.Argument(help="the domain, as a second word", metavar="[DOMAIN]")] = None,
     domain: Annotated[str | None, typer.Option(help="domain whose champion is measured (default: the first that ships)")] = None,
     data: DataDir = None,

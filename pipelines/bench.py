@@ -13,7 +13,7 @@ from configs.domain import Domain
 from pipelines.bench_serve import machine
 from pipelines.steps import Reporter, write_json
 
-NAMES = ("serve", "batch", "ingest", "gateway", "faults", "soak", "train")
+NAMES = ("serve", "batch", "ingest", "gateway", "faults", "soak", "train", "routes")
 _ENOUGH_S = 5.0
 
 
@@ -63,6 +63,10 @@ def bench(
             from pipelines.bench_train import run as measure_training
 
             figures = measure_training(reporter)
+        case "routes":
+            from pipelines.bench_routes import run as measure_routes
+
+            figures = measure_routes(home, domain, reporter)
         case _:
             raise ValueError(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
     result = {"bench": name, "machine": before, **figures}
@@ -94,6 +98,10 @@ def lines(name: str, figures: dict[str, Any]) -> list[str] | None:
             from pipelines.bench_train import table as of_training
 
             return of_training(figures)
+        case "routes":
+            from pipelines.bench_routes import table as of_routes
+
+            return of_routes(figures)
         case _:
             return None
 

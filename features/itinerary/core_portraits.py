@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,8 @@ _SUMS = 6  # of which the first so many add up
 
 @dataclass(frozen=True, eq=False)
 class CorePortraits:
-    """Ready for any range of a day. of_stop: (6, n) int32 what each stop adds; of_hop: (6, hops) int32; bits: (words, n) uint64, those of halls,
-    genres and composers one after the other; parts: (4,) where each begins and ends."""
+    """Ready for any range of a day. of_stop: (6, n) int32 what each stop adds; of_hop: (6, hops) int32; bits: (words, n) uint64, those of
+    halls, genres and composers one after the other; parts: (4,) where each begins and ends."""
 
     day: Day
     of_stop: I32
@@ -47,14 +48,13 @@ class CorePortraits:
     base_sums: I32
     base_ends: U16
     base_bits: U64
-    base_first: I32
 
     def columns(self, lo: int = 0, hi: int | None = None) -> dict[str, NDArray[np.generic]]:
         """Column name -> (hi - lo,) array, in the order of Day.masks. Raises ValueError outside 0 .. total."""
         hi = self.day.total if hi is None else hi
         if not 0 <= lo <= hi <= self.day.total:
             raise ValueError(f"chains {lo} to {hi} are asked for: 0 to {self.day.total} are there")
-        out = {name: np.empty(hi - lo, dtype=kind) for name, kind in COLUMNS}
+        out: dict[str, Any] = {name: np.empty(hi - lo, dtype=kind) for name, kind in COLUMNS}
         made = self.day
         rows = made.rows
         _portrayed(
@@ -97,7 +97,8 @@ class CorePortraits:
 
 
 def core_portraits(made: Day) -> CorePortraits:
-    """Of a day. Raises ValueError where a column could overflow: a day of more than 255 concerts in one chain, or dearer than int32 holds."""
+    """Of a day. Raises ValueError where a column could overflow: a day of more than 255 concerts in one chain, or dearer than int32
+    holds."""
     timetable, rows = made.timetable, made.rows
     stops = [timetable.stops[row] for row in rows]
     concert = np.array([not stop.optional for stop in stops], dtype=np.int32)
@@ -105,7 +106,7 @@ def core_portraits(made: Day) -> CorePortraits:
     of_stop[0] = concert
     of_stop[1] = concert * (timetable.ends[rows] - timetable.begins[rows])
     price = timetable.price[rows]
-    if int(price.sum()) >= 2**31 or len(rows) > 0 and max(made.by_length(), default=0) > 255:
+    if int(price.sum()) >= 2**31 or (len(rows) > 0 and max(made.by_length(), default=0) > 255):
         raise ValueError("a chain of this day may cost 2**31 minor units or hold 256 stops: its core portraits have no room for that")
     of_stop[4] = price
     of_hop = np.zeros((_SUMS, len(made.to)), dtype=np.int32)
@@ -137,7 +138,7 @@ def core_portraits(made: Day) -> CorePortraits:
         base_bits,
         base_ends,
     )
-    return CorePortraits(made, of_stop, of_hop, bits, np.array(parts), base_sums, base_ends, base_bits, made.rows)
+    return CorePortraits(made, of_stop, of_hop, bits, np.array(parts), base_sums, base_ends, base_bits)
 
 
 def _bits(values: Sequence[Sequence[str]]) -> U64:

@@ -1,7 +1,7 @@
 """Every chain of a day, listed at the speed of memory, whole or any range of them.
 
-Let S(c) be all chains that begin with concert c: each successor's chains with c's bit set, the latest successor first, then {c} alone. The slabs
-of the last concerts, as many as fit into a processor's cache, are laid out once, latest concert first; since the successors of a
+Let S(c) be all chains that begin with concert c: each successor's chains with c's bit set, the latest successor first, then {c} alone. The
+slabs of the last concerts, as many as fit into a processor's cache, are laid out once, latest concert first; since the successors of a
 concert mostly follow one another in time, S(c) is a few contiguous stretches of earlier slabs OR-ed with c's bit. Beyond that, a prefix
 of early concerts is OR-ed with those stretches, so that a chain costs one load from the cache and one store.
 
@@ -12,6 +12,7 @@ even. A chain is a mask: bit i of word i // 64 is the i-th concert of `Day.rows`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class Day:
 
     def by_length(self) -> dict[int, int]:
         """Number of stops -> number of chains, without listing them."""
-        table = _by_length(self.pointer, self.to, self.start, self.end)
+        table = _by_length(self.pointer, self.to, self.start, self.end)[-1]
         return {length: count for length, count in enumerate(table.tolist()) if count}
 
 
@@ -159,7 +160,7 @@ def shards(total: int, most: int) -> list[tuple[int, int]]:
     """Ranges of at most `most` chains, all as large as each other (to one)."""
     number = max(1, -(-total // most))
     edges = [total * place // number for place in range(number + 1)]
-    return [(lo, hi) for lo, hi in zip(edges, edges[1:], strict=False) if hi > lo]
+    return [(lo, hi) for lo, hi in pairwise(edges) if hi > lo]
 
 
 def report(made: Day) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _by_length(pointer: I64, to: I32, start: U8, end: U8) -> I64:
                 table[c, length + 1] += table[to[e], length]
         if start[c]:
             table[many] += table[c]
-    return table[many]
+    return table
 
 
 @compiled

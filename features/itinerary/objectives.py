@@ -140,11 +140,12 @@ def composers(timetable: Timetable) -> tuple[tuple[str, ...], NDArray[np.bool_]]
 
 def rarity(timetable: Timetable) -> F64:
     """(composers,) float64 in [0, 1]: 1 for who is played at one concert, 0 for who is played at most of them."""
-    played = composers(timetable)[1].sum(axis=0)
-    most = int(played.max(initial=1))
-    if most == 1:
-        return np.ones(len(played), dtype=np.float64)
-    return np.asarray(1.0 - (played - 1) / (most - 1), dtype=np.float64)
+    kept: dict[Any, Any] = timetable._kept
+    if "rarity" not in kept:
+        played = composers(timetable)[1].sum(axis=0)
+        most = int(played.max(initial=1))
+        kept["rarity"] = np.ones(len(played)) if most == 1 else np.asarray(1.0 - (played - 1) / (most - 1), dtype=np.float64)
+    return kept["rarity"]  # type: ignore[no-any-return]
 
 
 def _points(name: str, values: F64 | None, timetable: Timetable) -> I64:

@@ -34,7 +34,7 @@ ADDITIVE = (
 MORE = 10_000
 
 
-def festival(chance: random.Random, most_a_day: int = 8) -> Timetable:
+def festival(chance: random.Random, most_a_day: int = 7) -> Timetable:
     """One to three days of up to `most_a_day` stops in up to three halls, short and long, on a walk that may be one-way, forbidden or
     longer than the way round."""
     halls = chance.randint(1, 3)
@@ -120,6 +120,8 @@ class BruteForce:
 
     def __init__(self, timetable: Timetable, wishes: Wishes, availability: Availability) -> None:
         self.timetable, self.wishes, self.availability = timetable, wishes, availability
+        self.scales = scales(Routes(timetable))
+        self.rarity = rarity(timetable).tolist()
         self.allowed = [row for row in range(len(timetable.stops)) if self._stop(row)]
         self.routes = sorted(self._all(), key=lambda rows: (*rows, MORE))
 
@@ -246,7 +248,7 @@ class BruteForce:
         met = [column for column in range(len(names)) if any(of_stop[row, column] for row in concerts)]
         comfort = float(music - WALK_COST * walked - WAIT_COST * waited - CHANGE_COST * changes)
         points = sum("recommended" in timetable.stops[row].labels for row in concerts)
-        depth = float(sum(rarity(timetable)[column] for column in met)) + RECOMMENDED_POINTS * points
+        depth = float(sum(self.rarity[column] for column in met)) + RECOMMENDED_POINTS * points
         match objective:
             case Objective.SCORE:
                 assert worth.score is not None
@@ -269,8 +271,7 @@ class BruteForce:
             case Objective.DEPTH:
                 return depth
             case Objective.BALANCE:
-                most = scales(Routes(timetable, worth=worth))
-                return min(comfort / most[0], depth / most[1])
+                return min(comfort / self.scales[0], depth / self.scales[1])
 
     def ordered(self, objective: Objective, worth: Worth) -> list[tuple[float, Rows]]:
         """All routes, best first; among the cheapest and least walked most music first; equals as tuples padded with more."""

@@ -1,0 +1,167 @@
+"""A route's name, its portrait, what could be done instead, routes that differ, and why there is none."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from features.itinerary.alternatives import alternatives, different, figures
+from features.itinerary.objectives import Worth
+from features.itinerary.portrait import Recommended, portrait
+from features.itinerary.routes import read_id, route_id, rows_of
+from features.itinerary.search import Routes, TooManyStatesError
+from features.itinerary.timetable import Timetable
+from features.itinerary.wishes import Objective, Wishes
+from tests import itinerary_worlds as worlds
+
+
+def test_a_name_holds_the_version_and_the_sorted_ids_and_is_read_back() -> None:
+    made = worlds.timetable([worlds.stop("10", "13:00"), worlds.stop("9 a/б~", "14:00")])
+    name = route_id(made, [1, 0])
+    assert name == f"{made.version}~10~9.20a.2F.D0.B1.7E"
+    assert read_id(name) == (made.version, ("10", "9 a/б~"))
+    assert rows_of(made, name) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' is no route id: 16 hexadecimal digits and stop ids are needed, separated by ~"),
+        ("0123456789abcdef", "'0123456789abcdef' is no route id"),
+        ("0123456789abcdef~b~a", "this is no route id: its stop ids are not sorted, or one stands twice"),
+        ("0123456789abcdef~.FF", "'0123456789abcdef~.FF' is no route id: a stop id in it is not UTF-8"),
+        ("0123456789abcdef~a", "this route belongs to the timetable 0123456789abcdef, and "),
+        ("V~zz", "there is no stop 'zz' in this timetable"),
+        ("V~a~x", "this is no route: 'x' cannot be reached in time from 'a'"),
+    ],
+)
+def test_a_broken_name_is_refused(text: str, message: str) -> None:
+    made = worlds.two_days()
+    with pytest.raises(ValueError) as refused:
+        rows_of(made, text.replace("V", made.version))
+    assert str(refused.value).startswith(message)
+
+
+def test_a_portrait_by_hand() -> None:
+    """a (h0, 13:00) and b (h0, 14:00) of day 1, d (h1, 14:00) of day 2: no hop on day 2, 15 minutes of waiting on day 1."""
+    made = worlds.two_days()
+    route = [made.rows[name] for name in ("a", "b", "d")]
+    one = portrait(made, route, Recommended(frozenset({"a"}), frozenset({"Ann"})))
+    assert (one.days, one.concerts, one.events, one.halls, one.genres, one.artists, one.composers) == (2, 3, 0, 2, 3, 2, 3)
+    assert (one.music, one.walking, one.waiting, one.whole, one.longest_day) == (135, 0, 15, 150, 105)
+    assert (one.cost, one.cost_a_concert, one.changes, one.family, one.recommended) == (600, 200.0, 0, 1, 1)
+    assert one.music_share == pytest.approx(135 / 150)
+    assert one.density == pytest.approx(3 / 2.5)
+    assert one.comfort == pytest.approx(135 / 150)
+    assert one.comfort_minutes == 120
+    # Bach is at three concerts of the festival, the others at one: rarity 0 and 1.
+    assert one.depth_points == pytest.approx(2.0 + 0.5)
+    assert one.rare_share == pytest.approx(2 / 4)
+    assert one.recommended_artists == pytest.approx(1 / 2)
+    assert one.genre_diversity == pytest.approx(math.log(3) / math.log(3))
+    assert one.composers_balance == pytest.approx(-(0.5 * math.log(0.5) + 0.5 * math.log(0.25)) / math.log(3))
+    assert one.depth == pytest.approx((0.5 + 0.0 + 1.0) / 3)
+    assert one.zone in ("comfort", "depth", "balance")
+    assert one.cluster == "dense, mixed"
+    assert one.labels == {"family": 1}
+    assert len(one.to_json()) >= 40
+
+
+def test_a_portrait_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a portrait is of one stop or more, rows 0 to 4"):
+        portrait(worlds.two_days(), [])
+
+
+def test_what_the_portrait_shows_is_what_the_objectives_maximise() -> None:
+    made = worlds.two_days()
+    routes = Routes(made)
+    for objective, name in ((Objective.MUSIC, "music"), (Objective.COMFORT, "comfort_minutes"), (Objective.DEPTH, "depth_points")):
+        best = routes.best(objective, 1, 10.0).routes[0]
+        every = [portrait(made, routes.unrank(number)).to_json()[name] for number in range(routes.count())]
+        assert portrait(made, best.stops).to_json()[name] == pytest.approx(best.value, abs=1e-4)
+        assert best.value == pytest.approx(max(every), abs=1e-4)
+
+
+def test_alternatives_say_what_is_gained_and_lost() -> None:
+    made = worlds.two_days()
+    rows = made.rows
+    found = alternatives(Routes(made), [rows["a"], rows["d"]], Objective.MUSIC, 10)
+    by_stops = {frozenset(one.stops): one for one in found}
+    instead = by_stops[frozenset({rows["x"], rows["d"]})]
+    assert (instead.gained, instead.lost, instead.price_by, instead.music_by) == ((rows["x"],), (rows["a"],), 300, 0)
+    for one in found:
+        after, before = figures(made, one.stops), figures(made, [rows["a"], rows["d"]])
+        assert (one.price_by, one.music_by, one.walking_by, one.waiting_by) == tuple(a - b for a, b in zip(after, before, strict=True))
+        assert len(one.lost) == 1
+    assert all(one.gained for one in found[:2])
+    kept = alternatives(Routes(made, Wishes(bought=("a",))), [rows["a"], rows["d"]], Objective.MUSIC, 10)
+    assert all(rows["a"] in one.stops for one in kept)
+
+
+def _crowded() -> Timetable:
+    halls = 5
+    every = itertools.product(("12:00", "14:00", "16:00"), range(halls))
+    stops = [worlds.stop(f"{clock[:2]}{hall}", clock, hall=hall, composers=(f"c{hall}",)) for clock, hall in every]
+    return worlds.timetable(stops, np.where(np.eye(halls, dtype=bool), 0, 5))
+
+
+@pytest.mark.parametrize("objective", [Objective.SCORE, Objective.COMPOSERS])
+def test_routes_that_differ_share_less(objective: Objective) -> None:
+    made = _crowded()
+    routes = Routes(made, worth=Worth(score=np.linspace(1.0, 2.0, len(made.stops))))
+
+    def shared(strength: float) -> int:
+        found = [set(one.stops) for one in different(routes, objective, 5, strength, 10.0)]
+        assert len({frozenset(one) for one in found}) == 5
+        return sum(len(a & b) for place, a in enumerate(found) for b in found[:place])
+
+    assert shared(0.9) < shared(0.0)
+    assert different(routes, objective, 3, 0.9)[0] == routes.best(objective, 1).routes[0]
+
+
+def test_overlapping_must_haves_are_an_empty_result_that_names_the_two() -> None:
+    routes = Routes(worlds.two_days(), Wishes(must=("a", "x", "d")))
+    assert routes.count() == 0
+    assert routes.best(Objective.MUSIC, 3).routes == ()
+    why = routes.why_nothing()
+    assert why is not None
+    assert why.stops == ("a", "x")
+    assert why.message == "'a' (until 13:45) and 'x' (from 13:30) clash on 2030-07-01: there is no way from one to the other in time"
+
+
+def test_an_impossible_budget_says_what_would_do() -> None:
+    why = Routes(worlds.two_days(), Wishes(price_limit=50)).why_nothing()
+    assert why is not None
+    assert why.wishes == ("price_limit",)
+    assert why.message == "no route fulfils these wishes; without price_limit there are some; the cheapest costs 100"
+    out = Routes(worlds.two_days(), Wishes(must=("a",), must_not=("a",))).why_nothing()
+    assert out is not None
+    assert out.message == "'a' must be there, and 'must_not' leaves it out"
+
+
+def test_what_needs_too_many_states_says_what_to_leave_out() -> None:
+    with pytest.raises(TooManyStatesError, match="these wishes together need more than 10 states: leave out one of price limit"):
+        Routes(worlds.many(30), Wishes(most=20), most_vertices=10).count()
+
+
+def test_at_the_deadline_the_answer_says_how_far_it_can_be_from_the_best() -> None:
+    """No time at all: what is found is a route, the bound is honest, and with time the best is within it."""
+    made = _crowded()
+    routes = Routes(made)
+    hasty, best = routes.best(Objective.COMPOSERS, 100, deadline_s=0.0), routes.best(Objective.COMPOSERS, 100, deadline_s=30.0)
+    assert best.exact
+    assert best.routes[0].value == 3.0
+    assert not hasty.exact
+    assert hasty.routes[0].value + hasty.within >= best.routes[0].value
+
+
+def test_an_objective_without_its_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="the objective 'score' needs a value for every stop, and none is known here"):
+        Routes(worlds.two_days()).best(Objective.SCORE)
+    with pytest.raises(ValueError, match="needs 5 finite values of at most a million"):
+        Routes(worlds.two_days(), worth=Worth(popular=np.array([1.0, np.nan, 0, 0, 0]))).best(Objective.POPULAR)
+    with pytest.raises(ValueError, match="k is 0: 1 to 10000 is allowed"):
+        Routes(worlds.two_days()).best(Objective.MUSIC, 0)

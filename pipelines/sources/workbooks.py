@@ -105,7 +105,9 @@ def sheet(path: Path, needed: Sequence[str]) -> Iterator[SheetRow]:
         first = book.worksheets[0]
         rows = first.iter_rows(values_only=True)
         heading = ["" if cell is None else str(cell).strip() for cell in next(rows, ())]
-        place = {name: at for at, name in reversed(list(enumerate(heading, start=1)))}
+        place: dict[str, int] = {}
+        for at, name in enumerate(heading, start=1):
+            place.setdefault(name, at)
         for name in needed:
             if name not in place:
                 found = ", ".join(name for name in heading if name) or "none"

@@ -75,6 +75,12 @@ def put(*path: str, value: object) -> Change:
     return change
 
 
+def itinerary(**words: Any) -> Change:
+    """The section of the domain that ships, some of its words replaced."""
+    whole = yaml.safe_load((HERE / "festival.yaml").read_text(encoding="utf-8"))["itinerary"]
+    return put("itinerary", value={**whole, **words})
+
+
 WRONG: dict[str, tuple[Change, str, str]] = {
     "unknown word": (put("colour", value="red"), "colour", "Extra inputs are not permitted, got 'red'"),
     "unknown word inside": (put("items", "attributes", "genre", "sep", value=";"), "items.attributes.genre.tags.sep", "Extra inputs"),
@@ -128,6 +134,22 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         "multiple of heads (4)",
     ),
     "cron of four fields": (put("schedule", value={"n": {"run": "clean", "cron": "0 2 * *"}}), "schedule.n.cron", "should match pattern"),
+    "seats without an itinerary": (
+        put("schedule", value={"n": {"run": "seats", "cron": "*/5 * * * *"}}),
+        "(top)",
+        "schedule.n: `seats` needs a section `itinerary`",
+    ),
+    "timetable without an itinerary": (put("source", "reader", value="timetable"), "(top)", "`timetable` needs a section `itinerary`"),
+    "zone that is none": (itinerary(zone="Mars/Olympus"), "itinerary.zone", "'Mars/Olympus' is no time zone; names of the IANA data base"),
+    "zone that is a folder": (itinerary(zone="Europe"), "itinerary.zone", "'Europe' is no time zone"),
+    "day that begins never": (itinerary(day_begins=24), "itinerary.day_begins", "less than or equal to 23, got 24"),
+    "label without words": (
+        itinerary(labels={"star": {"words": {"en": "a star"}}}),
+        "itinerary",
+        "labels.star: no words in ru; every language of `words` needs them",
+    ),
+    "order to nowhere": (itinerary(orders_to="somebody"), "itinerary.orders_to", "should match pattern"),
+    "rule that is none": (itinerary(labels={"star": {"rule": "best"}}), "itinerary.labels.star.rule", "'repeat' or 'main'"),
     "job that is none": (put("schedule", value={"n": {"run": "dance", "cron": "0 2 * * *"}}), "schedule.n.run", "'run', 'ingest'"),
 }
 

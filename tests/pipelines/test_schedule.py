@@ -25,6 +25,20 @@ def with_jobs(**jobs: Job) -> Domain:
     return ANIME.model_copy(update={"schedule": jobs})
 
 
+def test_free_seats_are_read_from_the_same_folder(tmp_path: Path) -> None:
+    line = command(Job(run="seats", cron="*/5 * * * *"), "festival", tmp_path / "data", tmp_path, tmp_path / "d.yaml")
+    assert line[3:] == [
+        "seats",
+        "festival",
+        "--home",
+        str(tmp_path),
+        "--data",
+        str(tmp_path / "data"),
+        "--deployment",
+        str(tmp_path / "d.yaml"),
+    ]
+
+
 def test_the_nightly_jobs_of_the_yaml() -> None:
     said = [(when.isoformat(), domain, job) for when, domain, job in upcoming([ANIME], NOW)]
     assert said == [

@@ -100,7 +100,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         """A route with its stops and its portrait."""
         current = service.itineraries.current(domain.name)
         rows = known_route(current, route_id)
-        return answers.json(route_document(current, words, rows, None, [], whole=True))
+        return answers.json(await asyncio.to_thread(route_document, current, words, rows, None, [], whole=True))
 
     @routes.get("/routes/{route_id}/availability", responses=documents.answers(RouteAvailability, 404, 503))
     async def availability(route_id: str) -> Response:

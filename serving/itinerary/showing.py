@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from configs.domain import Itinerary
+from features.itinerary.portrait import Recommended, portrait
 from features.itinerary.routes import route_id
 from features.itinerary.timetable import MINUTE_US, Stop, Timetable
 from serving.itinerary.current import Current
@@ -106,7 +107,8 @@ def stop_json(current: Current, words: Itinerary, row: int) -> orjson.Fragment:
 def route_document(
     current: Current, words: Itinerary, rows: Sequence[int], value: float | None, why: Sequence[str], whole: bool = False
 ) -> dict[str, Any]:
-    """A route: its stops, the way between them, its portrait (`whole`: every figure; else the core)."""
+    """A route: its stops, the way between them, its portrait (`whole`: every figure, for which a sample of all routes is drawn once a
+    timetable: not for an event loop; else the core)."""
     timetable = current.timetable
     return {
         "route_id": route_id(timetable, rows),
@@ -114,9 +116,15 @@ def route_document(
         "score": value,
         "stops": [stop_json(current, words, row) for row in rows],
         "legs": legs(timetable, rows),
-        "portrait": core(timetable, rows),
+        "portrait": portrait(timetable, rows, _recommended(current)).to_json() if whole else core(timetable, rows),
         "why": list(why),
     }
+
+
+def _recommended(current: Current) -> Recommended:
+    """By the labels of concerts, and what administrators marked themselves."""
+    of = Recommended.of(current.timetable)
+    return Recommended(of.concerts, of.artists | current.targets("artist"), of.works | current.targets("work"))
 
 
 def core(timetable: Timetable, rows: Sequence[int]) -> dict[str, Any]:

@@ -116,7 +116,13 @@ async def test_a_route_says_where_when_how_and_why(place: Seated) -> None:
     assert "Рекомендуют редакторы: «Концерт d1h4»." in route["why"]
     alone = await place[1].get(f"/v1/season/routes/{route['route_id']}")
     assert alone.json()["stops"] == route["stops"]
-    assert figures.items() <= alone.json()["portrait"].items()
+    whole = alone.json()["portrait"]
+    assert figures.items() <= whole.items()
+    assert whole["zone"] in ("comfort", "depth", "balance")
+    assert (whole["recommended"], whole["family"], len(whole)) == (1, 1, 45)
+    shared = set(route["portrait"]) & set(whole)
+    assert {name: route["portrait"][name] for name in shared} == {name: whole[name] for name in shared}
+    assert len(shared) == len(route["portrait"])
 
 
 async def test_samples_are_drawn_by_their_seed(place: Seated) -> None:

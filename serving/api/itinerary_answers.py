@@ -191,14 +191,30 @@ class EndorsementAnswer(BaseModel):
     agreement: float
 
 
+class AlternativeShown(BaseModel):
+    """What changes: stops gained and lost, and differences (this less the route asked about) of worth, price in minor units, and minutes of
+    music, walking and waiting."""
+
+    route_id: str
+    score: float
+    score_by: float | None
+    gained: list[StopAnswer]
+    lost: list[StopAnswer]
+    stops: list[str]
+    price_by: int
+    music_by: int
+    walking_by: int
+    waiting_by: int
+
+
 class AlternativesAnswer(BaseModel):
     route_id: str
     timetable: str
-    exact: bool
-    within: float | None
+    objective: str
+    score: float | None
     degraded: list[str]
     notes: list[str]
-    alternatives: list[dict[str, Any]]
+    alternatives: list[AlternativeShown]
 
 
 class ChoiceAnswer(BaseModel):

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from configs.domain import Domain
+from configs.domain import Domain, Itinerary
+from features.itinerary.alternatives import Alternative
 from features.itinerary.objectives import Worth
+from features.itinerary.routes import route_id as id_of
 from features.itinerary.routes import rows_of
 from features.itinerary.search import DEADLINE_S
 from features.itinerary.wishes import Objective
@@ -23,16 +25,16 @@ from serving import degraded
 from serving.api import answers, documents, permits
 from serving.api.bodies import read
 from serving.api.credentials import moment
-from serving.api.itinerary_answers import EndorsementAnswer, RouteAnswer, RouteAvailability, SearchAnswer
-from serving.api.itinerary_bodies import RoutesBody, WishesBody, wishes
+from serving.api.itinerary_answers import AlternativesAnswer, EndorsementAnswer, RouteAnswer, RouteAvailability, SearchAnswer
+from serving.api.itinerary_bodies import AlternativesBody, RoutesBody, WishesBody, wishes
 from serving.api.problems import Fault, Problem
 from serving.itinerary import questionnaire
 from serving.itinerary.choosing import Chosens, chosen, owned
 from serving.itinerary.current import Current
 from serving.itinerary.endorsing import endorsement
 from serving.itinerary.scores import FAVOURITE, stop_popularity
-from serving.itinerary.searching import Asked, Outcome, join, search, worth_of
-from serving.itinerary.showing import route_document
+from serving.itinerary.searching import Asked, Outcome, join, others, search, worth_of
+from serving.itinerary.showing import route_document, stop_document
 from serving.itinerary.telling import why
 from serving.resilience import DATABASE
 from serving.service import Service
@@ -42,7 +44,8 @@ from serving.storage.seats import UNKNOWN
 
 _PLACE = re.compile(r"([a-z_]+(?:\.[a-z_]+)?)[: ]")
 _OUTSIDE = ("k", "objective")
-_SEARCH_S = 5.0  # a search that takes longer is given up; what is not a sum stops by itself after DEADLINE_S
+_P = ParamSpec("_P")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
     routes = APIRouter(prefix=f"/v1/{domain.name}", tags=["routes"])
     words = domain.itinerary
     assert words is not None
+    longest_s = float(service.deployment.http.timeout_s)  # what is not a sum stops by itself after DEADLINE_S
 
     @routes.post(
         "/routes/search",
@@ -78,7 +82,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
         asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
         worth = await worth_for(service, standing, current, whom)
-        outcome = await found(service, current, worth, asked, permits.remaining_s(request, _SEARCH_S))
+        outcome = await found(service, current, worth, asked, permits.remaining_s(request, longest_s))
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
@@ -96,7 +100,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         """A route with its stops and its portrait."""
         current = service.itineraries.current(domain.name)
         rows = known_route(current, route_id)
-        return answers.json(route_document(current, words, rows, None, [], whole=True))
+        return answers.json(await asyncio.to_thread(route_document, current, words, rows, None, [], whole=True))
 
     @routes.get("/routes/{route_id}/availability", responses=documents.answers(RouteAvailability, 404, 503))
     async def availability(route_id: str) -> Response:
@@ -131,6 +135,29 @@ def router(service: Service, domain: Domain) -> APIRouter:
         current = service.itineraries.current(domain.name)
         rows = known_route(current, route_id)
         return answers.json({"route_id": route_id, **endorsement(current, rows, route_id)})
+
+    @routes.post(
+        "/routes/{route_id}/alternatives",
+        responses=documents.answers(AlternativesAnswer, 400, 401, 403, 404, 413, 415, 422, 503),
+        openapi_extra=documents.takes("AlternativesBody"),
+    )
+    async def instead(route_id: str, request: Request) -> Response:
+        """What could be taken in place of one of a route's concerts, with what is gained and lost. Under the same wishes as a search."""
+        body = await read(request, AlternativesBody)
+        current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
+        rows = known_route(current, route_id)
+        whom = await about(service, request, domain, current, body.user_id, body.personal)
+        objective, said, notes = asked_for(current, domain, body, whom)
+        joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
+        worth = await worth_for(service, standing, current, whom)
+        asked = Asked(objective, joined.wishes, body.k)
+        made = await _bounded(service, permits.remaining_s(request, longest_s), others, current, worth, asked, rows)
+        told = [*whom.notes, *notes, *joined.notes]
+        for part in whom.degraded:
+            degraded.note(part)
+        listed = [_alternative(current, words, one, made.value) for one in made.routes]
+        about_it = {"route_id": route_id, "objective": str(objective), "score": made.value, "degraded": whom.degraded, "notes": told}
+        return answers.json(about_it | {"timetable": current.timetable.version, "alternatives": listed})
 
     return routes
 
@@ -198,10 +225,20 @@ def _score(worth: Worth) -> Any:
 
 async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
     """Raises Problem: 422 for wishes that the timetable cannot understand, 503 where the answer takes too long."""
+    return await _bounded(service, limit_s, search, current, worth, asked, min(DEADLINE_S, limit_s))
+
+
+async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *args: _P.args, **words: _P.kwargs) -> _Made:
+    """In a thread of its own, for at most so long. Raises Problem 422, 503."""
     try:
         async with asyncio.timeout(limit_s):
             await service.itineraries.warmed()
-            return await asyncio.to_thread(search, current, worth, asked, min(DEADLINE_S, limit_s))
+    except TimeoutError:
+        detail = "the search is being compiled for this machine, which happens once; try again"
+        raise Problem(503, "not-ready", detail, headers={"Retry-After": "5"}) from None
+    try:
+        async with asyncio.timeout(limit_s):
+            return await asyncio.to_thread(act, *args, **words)
     except TimeoutError:
         detail = "these wishes together take too long; name fewer days, or do without the limits over all days"
         raise Problem(503, "too-hard", detail, headers={"Retry-After": "5"}) from None
@@ -216,6 +253,22 @@ def refused(error: ValueError) -> Problem:
     named = place is not None and place[1].partition(".")[0] in WishesBody.model_fields
     where = f"wishes.{place[1]}" if place is not None and named else place[1] if place is not None and place[1] in _OUTSIDE else "wishes"
     return Problem(422, "invalid", f"wishes: {text}", [Fault(where, text)])
+
+
+def _alternative(current: Current, words: Itinerary, one: Alternative, before: float | None) -> dict[str, Any]:
+    ids = [stop.id for stop in current.timetable.stops]
+    return {
+        "route_id": id_of(current.timetable, one.stops),
+        "score": one.value,
+        "score_by": None if before is None else one.value - before,
+        "gained": [stop_document(current, words, row) for row in one.gained],
+        "lost": [stop_document(current, words, row) for row in one.lost],
+        "stops": [ids[row] for row in one.stops],
+        "price_by": one.price_by,
+        "music_by": one.music_by,
+        "walking_by": one.walking_by,
+        "waiting_by": one.waiting_by,
+    }
 
 
 def answered(outcome: Outcome, objective: Objective, late: Sequence[str], notes: Sequence[str]) -> dict[str, object]:

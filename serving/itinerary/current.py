@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,7 @@ class Current:
     availability: Availability
     labels: Mapping[tuple[str, str], frozenset[str]]
     taken: Mapping[tuple[str, str], frozenset[str]]
+    shown: dict[int, bytes] = field(init=False, repr=False, default_factory=dict)  # row -> the stop as JSON, made once
 
     @classmethod
     def of(cls, bundle: str, timetable: Timetable, seats: Iterable[Seat], labels: Iterable[Label]) -> Current:

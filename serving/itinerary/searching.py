@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.domain import Language
+from features.itinerary.alternatives import Alternative, alternatives, different
 from features.itinerary.objectives import Worth
 from features.itinerary.routes import broken_hop
 from features.itinerary.search import DEADLINE_S, Routes, Rows
@@ -143,9 +144,33 @@ def search(current: Current, worth: Worth, asked: Asked, deadline_s: float = DEA
     if asked.sample:
         drawn = routes.sample(min(asked.k, total), asked.seed)
         return Outcome(total, tuple((rows, None) for rows in dict.fromkeys(drawn)))
-    best = routes.best(asked.objective, asked.k, max(0.001, deadline_s - (time.monotonic() - began)))
+    left_s = max(0.001, deadline_s - (time.monotonic() - began))
+    if asked.diversity > 0.0:
+        unlike = different(routes, asked.objective, asked.k, asked.diversity, left_s)
+        return Outcome(total, tuple((one.stops, one.value) for one in unlike))
+    best = routes.best(asked.objective, asked.k, left_s)
     found = tuple((found.stops, found.value) for found in best.routes)
     return Outcome(total, found, best.exact, None if best.exact else best.within, late=not best.exact)
+
+
+@dataclass(frozen=True)
+class Others:
+    """What could be taken in place of a route, best first. `value`: of the route itself, by the same objective."""
+
+    value: float | None
+    routes: tuple[Alternative, ...]
+
+
+def others(current: Current, worth: Worth, asked: Asked, route: Rows) -> Others:
+    """Routes that keep all but one of a route's stops, under the wishes. Raises ValueError as `search` does."""
+    timetable = current.timetable
+    found = alternatives(Routes(timetable, asked.wishes, current.availability, worth), route, asked.objective, asked.k)
+    ids = tuple(timetable.stops[row].id for row in route)
+    rest = tuple(stop.id for stop in timetable.stops if stop.id not in ids)
+    bought = tuple(name for name in asked.wishes.bought if name in ids)
+    alone = Routes(timetable, Wishes(must=ids, must_not=rest, bought=bought, optional=True), None, worth)
+    own = alone.best(asked.objective, 1).routes
+    return Others(own[0].value if own else None, tuple(found))
 
 
 def worth_of(scores: NDArray[np.float64], popular: NDArray[np.float64], favourites: Sequence[int], bonus: float) -> Worth:

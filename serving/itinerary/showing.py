@@ -10,7 +10,10 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import orjson
+
 from configs.domain import Itinerary
+from features.itinerary.portrait import Recommended, portrait
 from features.itinerary.routes import route_id
 from features.itinerary.timetable import MINUTE_US, Stop, Timetable
 from serving.itinerary.current import Current
@@ -93,19 +96,55 @@ def money(minor: int, words: Itinerary) -> str:
     return f"{said}.{rest:0{digits}} {words.currency}" if rest else f"{said} {words.currency}"
 
 
+def stop_json(current: Current, words: Itinerary, row: int) -> orjson.Fragment:
+    """`stop_document`, written once for each snapshot: a search shows the same stops many times."""
+    written = current.shown.get(row)
+    if written is None:
+        written = current.shown[row] = orjson.dumps(stop_document(current, words, row))
+    return orjson.Fragment(written)
+
+
 def route_document(
     current: Current, words: Itinerary, rows: Sequence[int], value: float | None, why: Sequence[str], whole: bool = False
 ) -> dict[str, Any]:
-    """A route: its stops, the way between them, its portrait (`whole`: every figure; else the core)."""
+    """A route: its stops, the way between them, its portrait (`whole`: every figure, for which a sample of all routes is drawn once a
+    timetable: not for an event loop; else the core)."""
     timetable = current.timetable
     return {
         "route_id": route_id(timetable, rows),
         "timetable": timetable.version,
         "score": value,
-        "stops": [stop_document(current, words, row) for row in rows],
+        "stops": [stop_json(current, words, row) for row in rows],
         "legs": legs(timetable, rows),
-        "portrait": {},
+        "portrait": portrait(timetable, rows, _recommended(current)).to_json() if whole else core(timetable, rows),
         "why": list(why),
+    }
+
+
+def _recommended(current: Current) -> Recommended:
+    """By the labels of concerts, and what administrators marked themselves."""
+    of = Recommended.of(current.timetable)
+    return Recommended(of.concerts, of.artists | current.targets("artist"), of.works | current.targets("work"))
+
+
+def core(timetable: Timetable, rows: Sequence[int]) -> dict[str, Any]:
+    """The figures that every list of routes shows, named as in features/itinerary/portrait.py: minutes, minor units, counts."""
+    stops = [timetable.stops[row] for row in rows]
+    concerts = [stop for stop in stops if not stop.optional]
+    way = legs(timetable, rows)
+    halls = [(stop.day, stop.hall) for stop in stops]
+    return {
+        "days": len({stop.day for stop in stops}),
+        "concerts": len(concerts),
+        "events": len(stops) - len(concerts),
+        "halls": len({stop.hall for stop in concerts}),
+        "genres": len({stop.genre for stop in concerts if stop.genre is not None}),
+        "composers": len({name for stop in concerts for name in stop.composers}),
+        "music": sum(stop.minutes for stop in concerts),
+        "walking": sum(leg["walk"] for leg in way),
+        "waiting": sum(leg["wait"] for leg in way),
+        "cost": sum(stop.price or 0 for stop in stops),
+        "changes": sum(one[0] == other[0] and one[1] != other[1] for one, other in pairwise(halls)),
     }
 
 

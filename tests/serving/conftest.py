@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from configs.deployment import Deployment
+from configs.deployment import Deployment, Http
 from pipelines.servers import MockKafka, PostgresServer, RedisServer
 from serving.api.application import create_app
 from serving.service import Service
@@ -88,7 +88,10 @@ async def seated(
 ) -> tuple[Service, httpx.AsyncClient]:
     """A service of the domain with an itinerary, and a client that calls it."""
     season.publish(tmp_path / "home")
-    return await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
+    patient = quick.model_copy(update={"http": Http(timeout_s=120.0)})  # a search on a busy machine takes its time
+    service, client = await started(Service(tmp_path / "home", [str(season_yaml)], patient), running)
+    await service.itineraries.warmed()
+    return service, client
 
 
 @pytest.fixture

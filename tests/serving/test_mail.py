@@ -48,6 +48,12 @@ class Inboxes:
         await asyncio.sleep(self.hang)
         return self.data
 
+    async def arrived(self, count: int, seconds: float = 20.0) -> None:
+        """Waits until so many mails are there."""
+        async with asyncio.timeout(seconds):
+            while len(self.got) < count:  # noqa: ASYNC110 (the server runs in a thread of its own)
+                await asyncio.sleep(0.05)
+
 
 @pytest.fixture
 def inboxes() -> Iterator[tuple[Inboxes, str]]:

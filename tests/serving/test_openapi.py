@@ -30,6 +30,7 @@ from serving.accounts import Accounts
 from serving.metrics import Metrics
 from serving.ownership import Ownership
 from serving.storage.database import Database, address
+from tests.serving.itinerary_world import Season
 from tests.serving.small_world import SmallWorld
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -55,10 +56,13 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, world: SmallWorld, yaml_file: Path) -> Iterator[Running]:
-    """The whole application under uvicorn, in a process of its own."""
+def running(
+    tmp_path_factory: pytest.TempPathFactory, world: SmallWorld, yaml_file: Path, season: Season, season_yaml: Path
+) -> Iterator[Running]:
+    """The whole application under uvicorn, in a process of its own: a domain without an itinerary, and one with."""
     home = tmp_path_factory.mktemp("openapi") / "home"
     world.publish(home)
+    season.publish(home)
     (home / "deployment.yaml").write_text(_DEPLOYMENT, encoding="utf-8")
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", "serving.api.plain:application", "--host", "127.0.0.1", "--port", str(port)]
@@ -66,7 +70,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, world: SmallWorld, yaml_fi
     # its chains of calls: uvicorn's five seconds are shorter than its longest thoughts.
     command += ["--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "120"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FACTOTUM_")}
-    words = {"FACTOTUM_HOME": str(home), "FACTOTUM_DOMAINS": str(yaml_file), "FACTOTUM_DEPLOYMENT": str(home / "deployment.yaml")}
+    words = {"FACTOTUM_HOME": str(home)}
+    words |= {"FACTOTUM_DOMAINS": f"{yaml_file},{season_yaml}", "FACTOTUM_DEPLOYMENT": str(home / "deployment.yaml")}
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env={**kept, **words, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
         try:

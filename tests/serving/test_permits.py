@@ -20,9 +20,11 @@ import yaml
 
 import configs
 from configs.deployment import Deployment
+from features.itinerary.routes import route_id
 from serving.service import Service
 from tests.serving.callers import Person, machine, person
 from tests.serving.conftest import started
+from tests.serving.itinerary_world import Season
 from tests.serving.small_world import SmallWorld
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,10 +47,29 @@ NOBODYS = {
     ("post", "/v1/auth/logout"),
     ("post", "/v1/auth/password/reset"),
     ("post", "/v1/auth/password/reset/confirm"),
+    *(
+        ("get", f"/v1/season/{path}")
+        for path in (
+            "concerts",
+            "concerts/{concert_id}",
+            "artists",
+            "artists/{artist_id}/concerts",
+            "composers",
+            "composers/{name}/concerts",
+            "halls",
+            "halls/{name}/concerts",
+            "questionnaire",
+            "routes/popular",
+            "routes/{route_id}",
+            *(f"routes/{{route_id}}/{what}" for what in ("availability", "description", "summary", "ics", "pdf")),
+            *(f"routes/{{route_id}}/{what}" for what in ("rank-history", "endorsement")),
+        )
+    ),
 }
 #: Names of parameters and of a body's fields that may hold a person's id, or the id of something that is a person's.
 PERSONS = re.compile(r"user|account|person|slate|session|notification|telegram|email|key_id")
 SECRET = "1007"  # a title that the victim disliked
+HIDDEN = "d3h4"  # a stop that the victim does not want
 
 
 def _guarded(yaml_file: Path) -> Path:
@@ -66,18 +87,22 @@ class Place:
     other: Person
     analyst: Person
     slates: dict[str, str]  # by domain
+    route: str  # a route of the domain that has an itinerary
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place(tmp_path_factory: pytest.TempPathFactory, world: SmallWorld, yaml_file: Path) -> AsyncIterator[Place]:
-    """An open domain and one that wants a token, and a victim with a history and a slate in each."""
+async def place(
+    tmp_path_factory: pytest.TempPathFactory, world: SmallWorld, yaml_file: Path, season: Season, season_yaml: Path
+) -> AsyncIterator[Place]:
+    """An open domain, one that wants a token and one with an itinerary, and a victim with a history in each."""
     home = tmp_path_factory.mktemp("permits")
     world.publish(home)
+    season.publish(home)
     closed = _guarded(yaml_file)
     replace(world, domain=configs.load(str(closed))).publish(home)
     deployment = Deployment.model_validate({"limits": {"store": "file", "person": 100_000}, "storage": {"poll_ms": 50}})
     async with AsyncExitStack() as stack:
-        service, client = await started(Service(home, [str(yaml_file), str(closed)], deployment), stack)
+        service, client = await started(Service(home, [str(yaml_file), str(closed), str(season_yaml)], deployment), stack)
         victim, other, analyst = await person(service), await person(service), await person(service, "analyst")
         slates: dict[str, str] = {}
         for domain in ("anime", "guarded"):
@@ -85,7 +110,13 @@ async def place(tmp_path_factory: pytest.TempPathFactory, world: SmallWorld, yam
             assert (await client.post(f"/v1/{domain}/events", json=event, headers=victim.headers)).status_code == 200
             served = await client.post(f"/v1/{domain}/recommendations", json={"user_id": "me"}, headers=victim.headers)
             slates[domain] = served.json()["slate"]
-        yield Place(service, client, victim, other, analyst, slates)
+        chosen = {"choice": "no", "targets": [HIDDEN]}
+        assert (await client.post("/v1/season/users/me/choices", json=chosen, headers=victim.headers)).status_code == 200
+        ordered = await client.post("/v1/season/orders", json={"concerts": ["d1h0"], "note": HIDDEN}, headers=victim.headers)
+        assert ordered.status_code == 201
+        rows = season.timetable.rows
+        route = route_id(season.timetable, [rows["d1h0"], rows["d1h1"]])
+        yield Place(service, client, victim, other, analyst, slates, route)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -125,6 +156,7 @@ def requests(method: str, path: str, call: dict[str, Any], document: dict[str, A
         ids = {"domain": domain, "account_id": place.victim.account, "session_id": place.victim.session, "slate_id": place.slates[domain]}
         ids |= {"user_id": place.victim.user, "item_id": SECRET, "key_id": "0" * 16, "view": "people"}
         wanted = re.findall(r"{(\w+)}", path)
+        ids |= {"route_id": place.route, "choice": "no", "of": "stop", "target": HIDDEN}
         address = path.format(**{name: ids.get(name, place.victim.account) for name in wanted})
         query = {
             parameter["name"]: place.victim.account
@@ -145,11 +177,17 @@ def requests(method: str, path: str, call: dict[str, Any], document: dict[str, A
                 body = {"name": "theft", "scopes": ["users:read"]}
             if "/accounts/" in path:
                 body = {"role": "admin"}
+            if path.endswith("/choices"):
+                body = {"choice": "yes", "targets": [HIDDEN]}
+            if path.endswith("/tickets"):
+                body = {"tickets": [{"concert_id": HIDDEN}]}
+            if path.endswith("/questionnaire"):
+                body |= {"answers": {}}
         yield address, body
 
 
 #: Routes that answer a caller with what is their own, whoever that is: with another one's token they tell that one's.
-OWN = re.compile(r"^/v1/(me|notifications)(/|$)|^/v1/auth/password$")
+OWN = re.compile(r"^/v1/(me|notifications)(/|$)|^/v1/auth/password$|^/v1/season/orders$|^/v1/season/routes/{route_id}/email$")
 
 
 @pytest.mark.parametrize("who", ["nobody", "other", "analyst"])
@@ -161,7 +199,7 @@ async def test_with_anothers_token_or_none_nothing_of_a_person_is_read_or_writte
         if (method, path) in NOBODYS:
             continue
         for address, body in requests(method, path, call, document, place):
-            if OWN.match(path) and who != "nobody" and method != "get" and "{" not in path:
+            if OWN.match(path) and who != "nobody" and method != "get" and ("{" not in path or "season" in path):
                 continue  # it would change what is the caller's own; see test_accounts
             answer = await place.client.request(method, address, json=body, headers=headers)
             walked += 1
@@ -170,7 +208,7 @@ async def test_with_anothers_token_or_none_nothing_of_a_person_is_read_or_writte
                 assert answer.status_code in (200, 404, 422), told
             else:
                 assert answer.status_code in (401, 403), told
-            for secret in (SECRET, place.victim.account, *place.slates.values()):
+            for secret in (SECRET, HIDDEN, place.victim.account, *place.slates.values()):
                 if secret not in address:
                     assert secret not in answer.text, told
     assert walked > 10
@@ -178,6 +216,8 @@ async def test_with_anothers_token_or_none_nothing_of_a_person_is_read_or_writte
         mine = (await place.client.get(f"/v1/{domain}/users/me", headers=place.victim.headers)).json()
         assert (mine["events"], mine["disliked"]) == (1, [SECRET])
     assert (await place.service.accounts.find(place.victim.account)).role == "user"
+    theirs = (await place.client.get("/v1/season/users/me/choices", headers=place.victim.headers)).json()
+    assert [(one["choice"], one["target"]) for one in theirs["choices"]] == [("no", HIDDEN)]
 
 
 async def test_the_owner_and_who_may_read_do(place: Place) -> None:

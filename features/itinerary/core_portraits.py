@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.compiled import compiled
+from features.compiled import compiled
 from features.itinerary.enumeration import U64, Day
 from features.itinerary.hops import I32, I64, U8
 

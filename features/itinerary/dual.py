@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.compiled import compiled
+from features.compiled import compiled
 from features.itinerary.hops import I32, I64, U8
 
 F64 = NDArray[np.float64]

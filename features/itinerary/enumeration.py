@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.compiled import compiled
+from features.compiled import compiled
 from features.itinerary.hops import I32, I64, NOTHING, U8, HopLimits, day_pointer, hops
 from features.itinerary.timetable import Timetable
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.compiled import compiled
+from features.compiled import compiled
 from features.itinerary.hops import I32, I64, U8, Hops
 
 U64 = NDArray[np.uint64]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.compiled import compiled
+from features.compiled import compiled
 from features.itinerary.timetable import IMPASSABLE, Timetable
 
 NOTHING = -1

@@ -1,7 +1,7 @@
 """`factotum bench routes`: listing, portraying and searching routes, beside this machine's memcpy, plain Python and today's tools.
 
-On the domain's own timetable where it has one (newest ingest, else the champion's bundle), else on a made one; and on a made day of millions of
-chains, whose masks do not fit into a core's own caches. One core. The rivals live in a virtual environment of the benchmark's own
+On the domain's own timetable where it has one (newest ingest, else the champion's bundle), else on a made one; and on a made day of
+millions of chains, whose masks do not fit into a core's own caches. One core. The rivals live in a virtual environment of the benchmark's own
 (the cache folder of the home directory); where they cannot be installed it says so.
 """
 

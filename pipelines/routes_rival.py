@@ -1,8 +1,8 @@
 """The same questions about routes, asked of what people use today: networkx, DuckDB's recursive CTE, OR-tools CP-SAT.
 
 Run by `factotum bench routes` in a virtual environment of the benchmark's own: routes_rival.py QUESTIONS.json OUT.json. Imports nothing
-of the house. QUESTIONS: days (each: stops, edges as pairs of indices, gains as whole numbers) and k. OUT: seconds and what was found, by name;
-what cannot be imported is named with why."""
+of the house. QUESTIONS: days (each: stops, edges as pairs of indices, gains as whole numbers) and k. OUT: seconds and what was found,
+by name; what cannot be imported is named with why."""
 
 from __future__ import annotations
 

@@ -160,6 +160,201 @@ def _mix(place: int, tokens: np.uint64, money: int, used: np.int64) -> np.uint64
 
 
 @compiled
+def _slots(size: int, vertices: int, place: I32, tokens: U64, money: I64, used: I64) -> I32:
+    """A hash table of at least `size` slots (a power of two) with the vertices in it."""
+    many = 2_048
+    while many < size:
+        many *= 2
+    slots = np.full(many, -1, dtype=np.int32)
+    mask = np.uint64(many - 1)
+    for y in range(vertices):
+        slot = _mix(place[y], tokens[y], money[y], used[y]) & mask
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = y
+    return slots
+
+
+@compiled
+def _spread(
+    x: int,
+    u: int,
+    day: int,
+    is_gate: bool,
+    vertices: int,
+    edges: int,
+    done: int,
+    order: I32,
+    first_edge: I64,
+    day_pointer: I64,
+    pointer: I64,
+    to: I32,
+    walk: I32,
+    wait: I32,
+    change: U8,
+    meal: U8,
+    start: U8,
+    end: U8,
+    start_meal: U8,
+    end_meal: U8,
+    skip: U8,
+    price: I64,
+    concert: I64,
+    tokens: U64,
+    forbids: U64,
+    needs: U64,
+    needed: np.uint64,
+    most_money: int,
+    most_walk: int,
+    most_wait: int,
+    fewest: int,
+    most: int,
+    meal_needed: bool,
+    gain: I64,
+    per_walk: int,
+    per_wait: int,
+    per_change: int,
+    by_token: I64,
+    live: U8,
+    low_count: I64,
+    high_count: I64,
+    low_walk: I64,
+    high_walk: I64,
+    low_wait: I64,
+    high_wait: I64,
+    low_money: I64,
+    high_money: I64,
+    come_tokens: U64,
+    come_needs: U64,
+    gate_live: U8,
+    gate_low: I64,
+    gate_high: I64,
+    gate_tokens: U64,
+    gate_needs: U64,
+    vertex_place: I32,
+    vertex_tokens: U64,
+    vertex_money: I64,
+    vertex_used: I64,
+    next_there: I32,
+    edge_count: I32,
+    target: I32,
+    weight: I64,
+    slots: I32,
+    head: I32,
+    tail: I32,
+    most_vertices: int,
+) -> tuple[int, int, int]:
+    """The edges of the vertices of a place (x is the first of them), and the vertices they lead to where these are new.
+
+    Returns how many there are now of vertices, of edges, and of vertices that are done."""
+    days = len(day_pointer) - 1
+    mask = np.uint64(len(slots) - 1)
+    meal_bit, low_mask = np.int64(1) << _MEAL, np.int64(2_047)
+    while x >= 0:
+        order[done] = x
+        done += 1
+        first_edge[x], edge_count[x] = edges, 0
+        used, held, spent = vertex_used[x], vertex_tokens[x], vertex_money[x]
+        met = np.uint64(used >> _NEED)
+        count, walked = used & low_mask, (used >> _WALK) & low_mask
+        waited, eaten = (used >> _WAIT) & low_mask, used & meal_bit
+        begin = day_pointer[day] if is_gate else pointer[u]
+        stop_at = day_pointer[day + 1] if is_gate else pointer[u + 1]
+        for e in range(begin, stop_at + 1):
+            worth = np.int64(0)
+            if e == stop_at:  # to the next gate, last
+                if is_gate:
+                    if not skip[day] or not gate_live[day + 1]:
+                        continue
+                else:
+                    if not end[u] or not gate_live[day + 1] or count < fewest:
+                        continue
+                    if meal_needed and not eaten and not end_meal[u]:
+                        continue
+                if spent + gate_low[day + 1] > most_money or ((met | gate_needs[day + 1]) & needed) != needed:
+                    continue
+                new_place = day_pointer[day + 1] + day + 1
+                new_money = max(spent, most_money - gate_high[day + 1]) if most_money < FREE else 0
+                new_tokens = held & gate_tokens[day + 1]
+                new_used = np.int64(met) << _NEED
+                if day + 1 == days:
+                    new_money, new_used = 0, np.int64(0)
+            else:
+                v = e if is_gate else np.int64(to[e])
+                if not live[v] or (is_gate and not start[v]) or (forbids[v] & held):
+                    continue
+                new_count = count + concert[v]
+                new_walk, new_wait, new_eaten = walked, waited, eaten
+                worth = gain[v]
+                if is_gate:
+                    if start_meal[v]:
+                        new_eaten = meal_bit
+                else:
+                    new_walk += walk[e]
+                    new_wait += wait[e]
+                    if meal[e]:
+                        new_eaten = meal_bit
+                    worth += per_walk * walk[e] + per_wait * wait[e] + per_change * change[e]
+                if new_count + low_count[v] > most or new_count + high_count[v] < fewest:
+                    continue
+                if new_walk + low_walk[v] > most_walk or new_wait + low_wait[v] > most_wait:
+                    continue
+                new_money = spent + price[v]
+                if new_money + low_money[v] > most_money:
+                    continue
+                new_met = met | needs[v]
+                if ((new_met | come_needs[v]) & needed) != needed:
+                    continue
+                fresh = tokens[v] & ~held
+                bit = 0
+                while fresh:
+                    if fresh & np.uint64(1):
+                        worth += by_token[bit]
+                    fresh >>= np.uint64(1)
+                    bit += 1
+                new_tokens = (held | tokens[v]) & come_tokens[v]
+                # Of a limit that can no longer bind every amount is the same.
+                if new_count >= fewest:
+                    new_count = max(new_count, most - high_count[v]) if most < FREE else fewest
+                new_walk = max(new_walk, most_walk - high_walk[v]) if most_walk < FREE else 0
+                new_wait = max(new_wait, most_wait - high_wait[v]) if most_wait < FREE else 0
+                new_money = max(new_money, most_money - high_money[v]) if most_money < FREE else 0
+                if not meal_needed:
+                    new_eaten = np.int64(0)
+                new_used = new_count | (new_walk << _WALK) | (new_wait << _WAIT) | new_eaten | (np.int64(new_met) << _NEED)
+                new_place = v + day + 1
+            # ---- the vertex of that state, new or known
+            slot = _mix(new_place, new_tokens, new_money, new_used) & mask
+            y = slots[slot]
+            while y >= 0 and not (
+                vertex_place[y] == new_place
+                and vertex_tokens[y] == new_tokens
+                and vertex_money[y] == new_money
+                and vertex_used[y] == new_used
+            ):
+                slot = (slot + np.uint64(1)) & mask
+                y = slots[slot]
+            if y < 0:
+                if vertices == most_vertices:
+                    return vertices + 1, edges, done
+                y = vertices
+                slots[slot] = y
+                vertex_place[y], vertex_tokens[y], vertex_money[y], vertex_used[y] = new_place, new_tokens, new_money, new_used
+                next_there[y] = -1
+                if tail[new_place] >= 0:
+                    next_there[tail[new_place]] = y
+                else:
+                    head[new_place] = y
+                tail[new_place] = y
+                vertices += 1
+            target[edges], weight[edges] = y, worth
+            edges += 1
+            edge_count[x] += 1
+        x = next_there[x]
+    return vertices, edges, done
+
+
+@compiled
 def _expanded(
     day_pointer: I64,
     pointer: I64,
@@ -267,7 +462,6 @@ def _expanded(
         head[0], tail[0] = 0, 0
         vertices = 1
     day, gate_place = 0, 0
-    meal_bit, low_mask = np.int64(1) << _MEAL, np.int64(2_047)
     for place in range(places):
         is_gate = place == gate_place
         if is_gate and place > 0:
@@ -275,133 +469,105 @@ def _expanded(
         u = place - day - 1  # the stop, where it is not a gate
         if is_gate:
             gate_place = day_pointer[day + 1] + day + 1 if day < days else -1
-        x = head[place]
+        there, x = 0, head[place]
         while x >= 0:
-            if done == len(order):
-                order = _grown_i32(order, 2 * done)
-            order[done] = x
-            done += 1
-            first_edge[x], edge_count[x] = edges, 0
+            there += 1
             if is_gate and day == days:
                 sink = x
-                x = next_there[x]
-                continue
-            used, held, spent = vertex_used[x], vertex_tokens[x], vertex_money[x]
-            met = np.uint64(used >> _NEED)
-            count, walked = used & low_mask, (used >> _WALK) & low_mask
-            waited, eaten = (used >> _WAIT) & low_mask, used & meal_bit
-            begin = day_pointer[day] if is_gate else pointer[u]
-            stop_at = day_pointer[day + 1] if is_gate else pointer[u + 1]
-            for e in range(begin, stop_at + 1):
-                worth = np.int64(0)
-                if e == stop_at:  # to the next gate, last
-                    if is_gate:
-                        if not skip[day] or not gate_live[day + 1]:
-                            continue
-                    else:
-                        if not end[u] or not gate_live[day + 1] or count < fewest:
-                            continue
-                        if meal_needed and not eaten and not end_meal[u]:
-                            continue
-                    if spent + gate_low[day + 1] > most_money or ((met | gate_needs[day + 1]) & needed) != needed:
-                        continue
-                    new_place = day_pointer[day + 1] + day + 1
-                    new_money = max(spent, most_money - gate_high[day + 1]) if most_money < FREE else 0
-                    new_tokens = held & gate_tokens[day + 1]
-                    new_used = np.int64(met) << _NEED
-                    if day + 1 == days:
-                        new_money, new_used = 0, np.int64(0)
-                else:
-                    v = e if is_gate else np.int64(to[e])
-                    if not live[v] or (is_gate and not start[v]) or (forbids[v] & held):
-                        continue
-                    new_count = count + concert[v]
-                    new_walk, new_wait, new_eaten = walked, waited, eaten
-                    worth = gain[v]
-                    if is_gate:
-                        if start_meal[v]:
-                            new_eaten = meal_bit
-                    else:
-                        new_walk += walk[e]
-                        new_wait += wait[e]
-                        if meal[e]:
-                            new_eaten = meal_bit
-                        worth += per_walk * walk[e] + per_wait * wait[e] + per_change * change[e]
-                    if new_count + low_count[v] > most or new_count + high_count[v] < fewest:
-                        continue
-                    if new_walk + low_walk[v] > most_walk or new_wait + low_wait[v] > most_wait:
-                        continue
-                    new_money = spent + price[v]
-                    if new_money + low_money[v] > most_money:
-                        continue
-                    new_met = met | needs[v]
-                    if ((new_met | come_needs[v]) & needed) != needed:
-                        continue
-                    fresh = tokens[v] & ~held
-                    bit = 0
-                    while fresh:
-                        if fresh & np.uint64(1):
-                            worth += by_token[bit]
-                        fresh >>= np.uint64(1)
-                        bit += 1
-                    new_tokens = (held | tokens[v]) & come_tokens[v]
-                    # Of a limit that can no longer bind every amount is the same.
-                    if new_count >= fewest:
-                        new_count = max(new_count, most - high_count[v]) if most < FREE else fewest
-                    new_walk = max(new_walk, most_walk - high_walk[v]) if most_walk < FREE else 0
-                    new_wait = max(new_wait, most_wait - high_wait[v]) if most_wait < FREE else 0
-                    new_money = max(new_money, most_money - high_money[v]) if most_money < FREE else 0
-                    if not meal_needed:
-                        new_eaten = np.int64(0)
-                    new_used = new_count | (new_walk << _WALK) | (new_wait << _WAIT) | new_eaten | (np.int64(new_met) << _NEED)
-                    new_place = v + day + 1
-                # ---- the vertex of that state, new or known
-                if 2 * vertices >= len(slots):
-                    slots = np.full(4 * len(slots), -1, dtype=np.int32)
-                    mask = np.uint64(len(slots) - 1)
-                    for y in range(vertices):
-                        slot = _mix(vertex_place[y], vertex_tokens[y], vertex_money[y], vertex_used[y]) & mask
-                        while slots[slot] >= 0:
-                            slot = (slot + np.uint64(1)) & mask
-                        slots[slot] = y
-                mask = np.uint64(len(slots) - 1)
-                slot = _mix(new_place, new_tokens, new_money, new_used) & mask
-                y = slots[slot]
-                while y >= 0 and not (
-                    vertex_place[y] == new_place
-                    and vertex_tokens[y] == new_tokens
-                    and vertex_money[y] == new_money
-                    and vertex_used[y] == new_used
-                ):
-                    slot = (slot + np.uint64(1)) & mask
-                    y = slots[slot]
-                if y < 0:
-                    if vertices >= most_vertices:
-                        return vertex_place, order, first_edge, edge_count, target, weight, -2
-                    if vertices == room:
-                        room *= 2
-                        vertex_place, vertex_tokens = _grown_i32(vertex_place, room), _grown_u64(vertex_tokens, room)
-                        vertex_money, vertex_used = _grown_i64(vertex_money, room), _grown_i64(vertex_used, room)
-                        next_there, edge_count = _grown_i32(next_there, room), _grown_i32(edge_count, room)
-                        first_edge = _grown_i64(first_edge, room)
-                    y = vertices
-                    slots[slot] = y
-                    vertex_place[y], vertex_tokens[y], vertex_money[y], vertex_used[y] = new_place, new_tokens, new_money, new_used
-                    next_there[y] = -1
-                    if tail[new_place] >= 0:
-                        next_there[tail[new_place]] = y
-                    else:
-                        head[new_place] = y
-                    tail[new_place] = y
-                    vertices += 1
-                if edges == len(target):
-                    if edges >= 16 * most_vertices:
-                        return vertex_place, order, first_edge, edge_count, target, weight, -2
-                    target, weight = _grown_i32(target, 2 * edges), _grown_i64(weight, 2 * edges)
-                target[edges], weight[edges] = y, worth
-                edges += 1
-                edge_count[x] += 1
             x = next_there[x]
+        if done + there > len(order):
+            order = _grown_i32(order, 2 * (done + there))
+        if is_gate and day == days:  # the last gate, of one state
+            if there:
+                order[done], first_edge[sink], edge_count[sink] = sink, edges, 0
+                done += 1
+            continue
+        # Room for all that the vertices of a place can add, so that nothing moves while they are spread: arrays that are bound anew in
+        # the loop over edges would be counted as references there, which costs more than the loop.
+        most_new = there * (1 + (day_pointer[day + 1] - day_pointer[day] if is_gate else pointer[u + 1] - pointer[u]))
+        if edges + most_new > 16 * most_vertices:
+            return vertex_place, order, first_edge, edge_count, target, weight, -2
+        if edges + most_new > len(target):
+            target, weight = _grown_i32(target, 2 * (edges + most_new)), _grown_i64(weight, 2 * (edges + most_new))
+        most_new = min(most_new, most_vertices + 1 - vertices)
+        if vertices + most_new > room:
+            room = 2 * (room + most_new)
+            vertex_place, vertex_tokens = _grown_i32(vertex_place, room), _grown_u64(vertex_tokens, room)
+            vertex_money, vertex_used = _grown_i64(vertex_money, room), _grown_i64(vertex_used, room)
+            next_there, edge_count = _grown_i32(next_there, room), _grown_i32(edge_count, room)
+            first_edge = _grown_i64(first_edge, room)
+        if 2 * (vertices + most_new) >= len(slots):
+            slots = _slots(4 * (vertices + most_new), vertices, vertex_place, vertex_tokens, vertex_money, vertex_used)
+        vertices, edges, done = _spread(
+            head[place],
+            u,
+            day,
+            is_gate,
+            vertices,
+            edges,
+            done,
+            order,
+            first_edge,
+            day_pointer,
+            pointer,
+            to,
+            walk,
+            wait,
+            change,
+            meal,
+            start,
+            end,
+            start_meal,
+            end_meal,
+            skip,
+            price,
+            concert,
+            tokens,
+            forbids,
+            needs,
+            needed,
+            most_money,
+            most_walk,
+            most_wait,
+            fewest,
+            most,
+            meal_needed,
+            gain,
+            per_walk,
+            per_wait,
+            per_change,
+            by_token,
+            live,
+            low_count,
+            high_count,
+            low_walk,
+            high_walk,
+            low_wait,
+            high_wait,
+            low_money,
+            high_money,
+            come_tokens,
+            come_needs,
+            gate_live,
+            gate_low,
+            gate_high,
+            gate_tokens,
+            gate_needs,
+            vertex_place,
+            vertex_tokens,
+            vertex_money,
+            vertex_used,
+            next_there,
+            edge_count,
+            target,
+            weight,
+            slots,
+            head,
+            tail,
+            most_vertices,
+        )
+        if vertices > most_vertices:
+            return vertex_place, order, first_edge, edge_count, target, weight, -2
     return (
         vertex_place[:vertices].copy(),
         order[:done].copy(),

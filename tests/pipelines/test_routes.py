@@ -22,7 +22,7 @@ from tests import itinerary_worlds as worlds
 DOMAIN = "anime"  # any: the timetable is named
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "timetable.json"
     path.write_text(json.dumps(worlds.two_days().to_json()), encoding="utf-8")

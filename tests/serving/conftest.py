@@ -15,7 +15,7 @@ from configs.deployment import Deployment, Http
 from pipelines.servers import MockKafka, PostgresServer, RedisServer
 from serving.api.application import create_app
 from serving.service import Service
-from serving.storage.database import Database
+from serving.storage.database import Database, address
 from tests.serving.itinerary_world import Season, season_file, season_world
 from tests.serving.small_world import SmallWorld, domain_file, small_world
 
@@ -67,6 +67,12 @@ async def running() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
+def unhurried(home: Path, yaml_file: Path, deployment: Deployment) -> Service:
+    """A service of one domain that waits longer than others would: a busy machine is neither a late answer nor a database that is away."""
+    patient = deployment.model_copy(update={"http": Http(timeout_s=120.0)})
+    return Service(home, [str(yaml_file)], patient, database=Database(address(home), wait_s=60.0))
+
+
 async def started(service: Service, stack: AsyncExitStack) -> tuple[Service, httpx.AsyncClient]:
     """The service with its application around it, and a client that calls it without a socket."""
     app = create_app(service)
@@ -88,8 +94,7 @@ async def seated(
 ) -> tuple[Service, httpx.AsyncClient]:
     """A service of the domain with an itinerary, and a client that calls it."""
     season.publish(tmp_path / "home")
-    patient = quick.model_copy(update={"http": Http(timeout_s=120.0)})  # a search on a busy machine takes its time
-    service, client = await started(Service(tmp_path / "home", [str(season_yaml)], patient), running)
+    service, client = await started(unhurried(tmp_path / "home", season_yaml, quick), running)
     await service.itineraries.warmed()
     return service, client
 

@@ -105,7 +105,7 @@ async def test_each_change_is_in_the_audit(seated: Seated) -> None:
     await put(client, admin, "labels", {"of": "stop", "target": "d1h0"})
     other = await person(service)
     await put(client, other, "free-seats", {"seed": 1})
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(120.0):
         while True:
             found = await client.get(f"/v1/admin/audit?person={admin.account}&event_type=UPDATE", headers=admin.headers)
             entries = {(entry["method"], entry["endpoint"], entry["response_status"]) for entry in found.json()["entries"]}

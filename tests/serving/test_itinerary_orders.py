@@ -25,7 +25,7 @@ from serving.storage.database import Database
 from serving.storage.orders import Order
 from serving.storage.outbox import Envelope
 from tests.serving.callers import Person, machine, person
-from tests.serving.conftest import started
+from tests.serving.conftest import started, unhurried
 from tests.serving.itinerary_world import Season, season_file
 from tests.serving.test_mail import Inboxes, inboxes
 
@@ -38,7 +38,7 @@ async def order(client: httpx.AsyncClient, who: Person, attempt: str | None = No
     return await client.post(URL, json=body, headers=headers)
 
 
-async def state(client: httpx.AsyncClient, who: Person, wanted: str, seconds: float = 20.0) -> None:
+async def state(client: httpx.AsyncClient, who: Person, wanted: str, seconds: float = 120.0) -> None:
     async with asyncio.timeout(seconds):
         while (await client.get(URL, headers=who.headers)).json()["orders"][0]["state"] != wanted:  # noqa: ASYNC110 (a relay acts)
             await asyncio.sleep(0.05)
@@ -51,8 +51,8 @@ async def test_an_order_is_mailed_to_the_desk_once(
     box, url = inboxes
     monkeypatch.setenv("FACTOTUM_SMTP_URL", url)
     season.publish(tmp_path / "home")
-    service, client = await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
-    other, second = await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)  # two replicas, one relay each
+    service, client = await started(unhurried(tmp_path / "home", season_yaml, quick), running)
+    other, second = await started(unhurried(tmp_path / "home", season_yaml, quick), running)  # two replicas, one relay each
     me = await person(service)
     body: dict[str, Any] = {"concerts": ["d1h0", "d1h1"], "party": 2, "note": "у прохода"}
     placed = await asyncio.gather(*(order(one, me, **body) for one in (client, second) * 3))

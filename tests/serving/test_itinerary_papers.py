@@ -23,7 +23,7 @@ from serving.itinerary.current import Current
 from serving.itinerary.telling import counted
 from serving.service import Service
 from tests.serving.callers import person
-from tests.serving.conftest import started
+from tests.serving.conftest import started, unhurried
 from tests.serving.itinerary_world import Season, season_timetable
 from tests.serving.test_mail import Inboxes, inboxes
 
@@ -203,7 +203,7 @@ async def test_a_route_is_mailed_to_ones_own_address(
     box, url = inboxes
     monkeypatch.setenv("FACTOTUM_SMTP_URL", url)
     season.publish(tmp_path / "home")
-    service, client = await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
+    service, client = await started(unhurried(tmp_path / "home", season_yaml, quick), running)
     me = await person(service)
     address = (await service.accounts.find(me.account)).email
     route = f"/v1/season/routes/{name('d1h0', 'd1h1')}/email"

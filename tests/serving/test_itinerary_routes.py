@@ -23,7 +23,7 @@ from serving.itinerary.searching import join
 from serving.service import Service
 from serving.storage.database import DatabaseAwayError, now_us
 from tests.serving.callers import Person, machine, person
-from tests.serving.conftest import started
+from tests.serving.conftest import started, unhurried
 from tests.serving.itinerary_world import Season, season_timetable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -38,10 +38,10 @@ async def place(
     """One service for all: each test makes people of its own."""
     home = tmp_path_factory.mktemp("routes")
     season.publish(home)
-    words = {"limits": {"store": "file", "person": 100_000, "credentials": 100_000}, "http": {"timeout_s": 120}}  # a busy machine is slow
+    words = {"limits": {"store": "file", "person": 100_000, "credentials": 100_000}}
     deployment = Deployment.model_validate(words)
     async with AsyncExitStack() as stack:
-        service, client = await started(Service(home, [str(season_yaml)], deployment), stack)
+        service, client = await started(unhurried(home, season_yaml, deployment), stack)
         await service.itineraries.warmed()
         yield service, client
 

@@ -17,7 +17,7 @@ from serving.itinerary.current import Current
 from serving.service import Service
 from serving.storage.seats import Label, Seat
 from tests.serving.callers import Person, person
-from tests.serving.conftest import started
+from tests.serving.conftest import started, unhurried
 from tests.serving.itinerary_world import season_timetable
 
 Seated = tuple[Service, httpx.AsyncClient]
@@ -148,7 +148,7 @@ async def test_a_party_needs_as_many_seats(seated: Seated) -> None:
     assert "'party' leaves it out" in answer["notes"][-1]
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 (another replica's poll acts)
             await asyncio.sleep(0.02)
@@ -158,7 +158,7 @@ async def test_another_replica_follows_within_its_poll(
     seated: Seated, season_yaml: Path, quick: Deployment, running: AsyncExitStack
 ) -> None:
     here, client = seated
-    there, _ = await started(Service(here.home, [str(season_yaml)], quick), running)
+    there, _ = await started(unhurried(here.home, season_yaml, quick), running)
     admin = await person(here, "admin")
     await put(client, admin, "on-sale", {"concerts": ["d1h0"], "on_sale": False})
     await put(client, admin, "labels", {"of": "artist", "target": "Cid"})
@@ -166,7 +166,7 @@ async def test_another_replica_follows_within_its_poll(
     await until(lambda: "recommended" in _labels(there, "d1h2"))
     await put(client, admin, "labels", {"of": "artist", "target": "Cid", "present": False})
     await until(lambda: "recommended" not in _labels(there, "d1h2"))
-    late, _ = await started(Service(here.home, [str(season_yaml)], quick), running)
+    late, _ = await started(unhurried(here.home, season_yaml, quick), running)
     assert late.itineraries.gone("season") == {"d1h0"}  # known before its first answer
 
 
@@ -178,7 +178,7 @@ def _labels(service: Service, stop: str) -> tuple[str, ...]:
 async def test_a_bundle_without_a_timetable_says_so(
     tmp_path: Path, season_yaml: Path, quick: Deployment, running: AsyncExitStack
 ) -> None:
-    _, client = await started(Service(tmp_path / "home", [str(season_yaml)], quick), running)
+    _, client = await started(unhurried(tmp_path / "home", season_yaml, quick), running)
     answer = await client.get("/v1/season/concerts")
     assert answer.status_code == 503
     assert "no bundle of season is in service" in answer.json()["detail"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -117,3 +118,33 @@ async def test_the_newest_order_comes_first(database: Database) -> None:
     found = await orders.of("d", "u")
     assert [one.stops for one in found] == [("c",), ("b",), ("a",)]
     assert all(one.created <= now_us() for one in found)
+
+
+async def test_each_question_uses_an_index(database: Database) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    seats, stored, orders = Seats(database), Choices(database), Orders(database)
+    await seats.since("d", 0)  # the tables are there
+    sa.event.listen(database._engine.sync_engine, "before_cursor_execute", note)
+    await seats.since("d", 5)
+    await seats.labels_since("d", 5)
+    await stored.of("d", "u")
+    await stored.answers("d", "u")
+    await orders.of("d", "u")
+    await orders.of_attempt("d", "u", "x")
+    await orders.find("o")
+    sa.event.remove(database._engine.sync_engine, "before_cursor_execute", note)
+    queries = [(text, parameters) for text, parameters in asked if text.startswith("SELECT")]
+    assert len(queries) == 7
+    for text, parameters in queries:
+        async with database.reading() as connection:
+            if database.lite:
+                plan = [str(row[-1]) for row in (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)).all()]
+                assert not any(line.startswith("SCAN") for line in plan), plan
+            else:
+                await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the tables are as good as empty
+                plan = [str(row[0]) for row in (await connection.exec_driver_sql(f"EXPLAIN {text}", parameters)).all()]
+                assert not any("Seq Scan" in line for line in plan), plan

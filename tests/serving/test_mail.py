@@ -48,7 +48,7 @@ class Inboxes:
         await asyncio.sleep(self.hang)
         return self.data
 
-    async def arrived(self, count: int, seconds: float = 20.0) -> None:
+    async def arrived(self, count: int, seconds: float = 120.0) -> None:
         """Waits until so many mails are there."""
         async with asyncio.timeout(seconds):
             while len(self.got) < count:  # noqa: ASYNC110 (the server runs in a thread of its own)

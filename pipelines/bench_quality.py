@@ -9,7 +9,6 @@ and the test column stays unread; every reading of the test column is written to
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from pipelines.featurize import featurize
 from pipelines.featurize import load as load_features
 from pipelines.ingest import ingest
 from pipelines.measuring import Asked, K, ask, comparisons, figures
+from pipelines.provenance import commit
 from pipelines.run import sample_of
 from pipelines.sampled import NEGATIVES, sampled
 from pipelines.sources.tables import SourceError
@@ -77,7 +77,7 @@ def run(
     result = {
         "bench": "quality",
         "machine": here,
-        "commit": _commit(),
+        "commit": commit(),
         "domain": domain.name,
         "data": "the sample" if data is None else data.name,
         "column": "validation" if validation else "test",
@@ -247,14 +247,14 @@ def _read(domain: Domain, home: Path, measured: Mapping[str, Any]) -> None:
     """One line for each part of the test column that was looked at. Looking again at the same figures is a line too, `new` false."""
     folder = home / domain.name
     known = {entry["fingerprint"] for entry in _readings(folder)}
-    commit = _commit()
+    made_by = commit()
     with (folder / READINGS).open("a", encoding="utf-8") as file:
         for part, said in measured.items():
             if "fingerprint" in said:
                 line = {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "part": part,
-                    "commit": commit,
+                    "commit": made_by,
                     "fingerprint": said["fingerprint"],
                     "new": said["fingerprint"] not in known,
                     "configuration": fingerprint(domain.model_dump(mode="json")),
@@ -265,17 +265,6 @@ def _read(domain: Domain, home: Path, measured: Mapping[str, Any]) -> None:
 def _readings(folder: Path) -> list[dict[str, Any]]:
     path = folder / READINGS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def _commit() -> str:
-    """The commit of the code, with + where it was changed since; "" outside a repository."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""
 
 
 # ------------------------------------------------------------------ lines for a terminal

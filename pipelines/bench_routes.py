@@ -1,8 +1,8 @@
 """`factotum bench routes`: listing, portraying and searching routes, beside this machine's memcpy, plain Python and today's tools.
 
-On the domain's own timetable where it has one (newest ingest, else the champion's bundle), else on a made one; and on a made day of tens of
-millions of chains, so that nothing of it fits into a cache. One core. The rivals live in a virtual environment of the benchmark's own
-(the cache folder of the home directory); where they cannot be installed it says so.
+On the domain's own timetable where it has one (newest ingest, else the champion's bundle), else on a made one; and on a made day of
+millions of chains, whose masks do not fit into a core's own caches. One core. The rivals live in a virtual environment of the benchmark's
+own (the cache folder of the home directory); where they cannot be installed it says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(home: Path, domain: Domain, reporter: Reporter, rivals: bool = True) -> 
     days = [day(timetable, number) for number in range(len(timetable.days))]
     largest = max(days, key=lambda one: one.total)
     figures["largest_day"] = _listing(largest)
-    reporter.step("list many")
+    reporter.step("list a made day")
     figures["made_day"] = _listing(day(made(1, 44, 9), 0), python=False)
     reporter.step("disk")
     figures["bytes_a_chain"] = _on_disk(timetable, largest)
@@ -243,7 +243,7 @@ def _seconds(what: Callable[[], object], repeats: int) -> float:
 
 def _median_ms(what: Callable[[], object]) -> float:
     what()
-    taken = []
+    taken: list[float] = []
     began = time.perf_counter()
     while len(taken) < _ASKED and (len(taken) < 5 or time.perf_counter() - began < 2.0):
         before = time.perf_counter()

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from itertools import islice
 from typing import Any
 
@@ -29,8 +30,7 @@ def main(questions: str, out: str) -> None:
 
 
 def _networkx(asked: dict[str, Any]) -> dict[str, Any]:
-    import networkx
-
+    networkx: Any = import_module("networkx")
     day = asked["days"][asked["listed"]]
     graph = networkx.DiGraph()
     graph.add_edges_from(day["edges"])
@@ -56,8 +56,7 @@ def _networkx(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _duckdb(asked: dict[str, Any]) -> dict[str, Any]:
-    import duckdb
-
+    duckdb: Any = import_module("duckdb")
     day = asked["days"][asked["listed"]]
     base = duckdb.connect(":memory:", config={"threads": 1})
     base.execute("create table hop(a integer, b integer)")
@@ -71,9 +70,8 @@ def _duckdb(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cp_sat(asked: dict[str, Any]) -> dict[str, Any]:
-    import ortools
-    from ortools.sat.python import cp_model
-
+    ortools: Any = import_module("ortools")
+    cp_model: Any = import_module("ortools.sat.python.cp_model")
     model = cp_model.CpModel()
     terms = []
     for day in asked["days"]:

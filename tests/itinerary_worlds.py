@@ -7,6 +7,9 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.itinerary.timetable import IMPASSABLE, Planned, Timetable
 
 ZONE = "Asia/Yekaterinburg"
@@ -31,7 +34,7 @@ def stop(
 
 def timetable(
     stops: Sequence[Planned],
-    walk: Sequence[Sequence[int]] = ((0,),),
+    walk: Sequence[Sequence[int]] | NDArray[np.integer[Any]] = ((0,),),
     zone: str = ZONE,
     seats: Sequence[int] = (),
     days: Sequence[str] = (),

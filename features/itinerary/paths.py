@@ -3,6 +3,7 @@
 Counts are exact whatever their size: numbers of several 64-bit words, of which only sums are needed. The heaviest paths come by Lawler's
 deviations (Lawler 1972, in the form for acyclic graphs: a path is the one it deviates from, where, and to which next-best edge), each one
 as it is asked for; equally heavy ones in the order of their places, so that the order is one and only.
+Long, because all of these walk the same arrays, and the compiled walks stand beside what calls them.
 """
 
 from __future__ import annotations

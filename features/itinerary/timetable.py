@@ -84,7 +84,7 @@ class Timetable:
         day_begins: int,
         halls: Sequence[str],
         seats: Sequence[int],
-        walk: Sequence[Sequence[int]] | NDArray[np.int32],
+        walk: Sequence[Sequence[int]] | NDArray[np.integer[Any]],
         planned: Sequence[Planned],
         days: Sequence[str] = (),
     ) -> Timetable:
@@ -260,7 +260,7 @@ def _instant(day: date, minutes: int, place: ZoneInfo) -> int:
     return int(moment.timestamp()) * 1_000_000
 
 
-def _check_halls(halls: Sequence[str], seats: Sequence[int], walk: Sequence[Sequence[int]] | NDArray[np.int32]) -> None:
+def _check_halls(halls: Sequence[str], seats: Sequence[int], walk: Sequence[Sequence[int]] | NDArray[np.integer[Any]]) -> None:
     count = len(halls)
     if len(set(halls)) != count:
         twice = next(name for place, name in enumerate(halls) if name in halls[:place])

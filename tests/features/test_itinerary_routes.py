@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from features.itinerary.alternatives import alternatives, different, figures
+from features.itinerary.graph import TooManyStatesError
 from features.itinerary.objectives import Worth
 from features.itinerary.portrait import Recommended, portrait
 from features.itinerary.routes import read_id, route_id, rows_of
-from features.itinerary.search import Routes, TooManyStatesError
+from features.itinerary.search import Routes
 from features.itinerary.timetable import Timetable
 from features.itinerary.wishes import Objective, Wishes
 from tests import itinerary_worlds as worlds

@@ -30,7 +30,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def _asked(file: Path, *words: str) -> Any:
-    done = CliRunner().invoke(application, ["routes", words[0], DOMAIN, *words[1:], "--timetable", str(file), "--json"], catch_exceptions=False)
+    line = ["routes", words[0], DOMAIN, *words[1:], "--timetable", str(file), "--json"]
+    done = CliRunner().invoke(application, line, catch_exceptions=False)
     assert done.exit_code == 0
     return json.loads(done.stdout)
 
@@ -116,4 +117,5 @@ def test_filters_are_read_and_what_is_wrong_is_named() -> None:
 def test_without_a_timetable_it_says_where_one_comes_from(tmp_path: Path) -> None:
     done = CliRunner().invoke(application, ["routes", "count", DOMAIN, "--home", str(tmp_path)])
     assert isinstance(done.exception, FileNotFoundError)
-    assert f"{DOMAIN} has no timetable in {tmp_path}: `factotum ingest {DOMAIN} --data DIR` makes one, or name a --timetable" in str(done.exception)
+    makes = f"`factotum ingest {DOMAIN} --data DIR` makes one, or name a --timetable"
+    assert str(done.exception) == f"{DOMAIN} has no timetable in {tmp_path}: {makes}"

@@ -34,7 +34,7 @@ from serving.itinerary.current import Current
 from serving.itinerary.endorsing import endorsement
 from serving.itinerary.scores import FAVOURITE, stop_popularity
 from serving.itinerary.searching import Asked, Outcome, join, others, search, worth_of
-from serving.itinerary.showing import route_document, stop_document
+from serving.itinerary.showing import route_document, stop_document, stop_json, whole_route
 from serving.itinerary.telling import why
 from serving.resilience import DATABASE
 from serving.service import Service
@@ -87,20 +87,21 @@ def router(service: Service, domain: Domain) -> APIRouter:
         for part in late:
             degraded.note(part)
         listed = [
-            route_document(
-                current, words, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language)
-            )
+            route_document(current, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language))
             for rows, value in outcome.routes
         ]
         told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
-        return answers.json(_headed(domain, current) | answered(outcome, objective, late, told) | {"routes": listed})
+        named = sorted({row for rows, _ in outcome.routes for row in rows})
+        concerts = {current.timetable.stops[row].id: stop_json(current, words, row) for row in named}
+        said_of_all = answered(outcome, objective, late, told)
+        return answers.json(_headed(domain, current) | said_of_all | {"routes": listed, "concerts": concerts})
 
     @routes.get("/routes/{route_id}", responses=documents.answers(RouteAnswer, 404, 503))
     async def route(route_id: str) -> Response:
         """A route with its stops and its portrait."""
         current = service.itineraries.current(domain.name)
         rows = known_route(current, route_id)
-        return answers.json(await asyncio.to_thread(route_document, current, words, rows, None, [], whole=True))
+        return answers.json(await asyncio.to_thread(whole_route, current, words, rows))
 
     @routes.get("/routes/{route_id}/availability", responses=documents.answers(RouteAvailability, 404, 503))
     async def availability(route_id: str) -> Response:

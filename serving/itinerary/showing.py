@@ -104,20 +104,29 @@ def stop_json(current: Current, words: Itinerary, row: int) -> orjson.Fragment:
     return orjson.Fragment(written)
 
 
-def route_document(
-    current: Current, words: Itinerary, rows: Sequence[int], value: float | None, why: Sequence[str], whole: bool = False
-) -> dict[str, Any]:
-    """A route: its stops, the way between them, its portrait (`whole`: every figure, for which a sample of all routes is drawn once a
-    timetable: not for an event loop; else the core)."""
+def route_document(current: Current, rows: Sequence[int], value: float | None, why: Sequence[str]) -> dict[str, Any]:
+    """A route in a list of many: its stops by their ids, the way between them, the core of its portrait."""
+    timetable = current.timetable
+    return {
+        "route_id": route_id(timetable, rows),
+        "score": value,
+        "stops": [timetable.stops[row].id for row in rows],
+        "legs": legs(timetable, rows),
+        "portrait": core(timetable, rows),
+        "why": list(why),
+    }
+
+
+def whole_route(current: Current, words: Itinerary, rows: Sequence[int]) -> dict[str, Any]:
+    """One route with whole stops and every figure of its portrait, for which a sample of all routes is drawn once a timetable: not for an
+    event loop."""
     timetable = current.timetable
     return {
         "route_id": route_id(timetable, rows),
         "timetable": timetable.version,
-        "score": value,
         "stops": [stop_json(current, words, row) for row in rows],
         "legs": legs(timetable, rows),
-        "portrait": portrait(timetable, rows, _recommended(current)).to_json() if whole else core(timetable, rows),
-        "why": list(why),
+        "portrait": portrait(timetable, rows, _recommended(current)).to_json(),
     }
 
 

@@ -99,21 +99,31 @@ class Leg(BaseModel):
     wait: int
 
 
-class RouteAnswer(BaseModel):
-    """`portrait`: figures of the whole route, some in a list of many routes, all where one is asked for."""
+class FoundRoute(BaseModel):
+    """`stops`: ids, in the order of time; `score`: in the objective's unit, null where routes were drawn; `portrait`: its core."""
 
     route_id: str
-    timetable: str
     score: float | None
-    stops: list[StopAnswer]
+    stops: list[str]
     legs: list[Leg]
     portrait: dict[str, Any]
     why: list[str]
 
 
+class RouteAnswer(BaseModel):
+    """`portrait`: every figure of features/itinerary/portrait.py."""
+
+    route_id: str
+    timetable: str
+    stops: list[StopAnswer]
+    legs: list[Leg]
+    portrait: dict[str, Any]
+
+
 class SearchAnswer(BaseModel):
     """`total`: routes that fulfil all wishes, digits (it may be beyond 2^64). `exact`: false: the best may be better than what is shown by
-    at most `within` (null: not known). `clash`: two stops that no route can have both. `binding`: which wish, left out, gives routes."""
+    at most `within` (null: not known). `clash`: two stops that no route can have both. `binding`: which wish, left out, gives routes.
+    `concerts`: every stop of these routes, by id."""
 
     domain: str
     timetable: str
@@ -125,7 +135,8 @@ class SearchAnswer(BaseModel):
     binding: list[str]
     degraded: list[str]
     notes: list[str]
-    routes: list[RouteAnswer]
+    routes: list[FoundRoute]
+    concerts: dict[str, StopAnswer]
 
 
 class RouteAvailability(BaseModel):

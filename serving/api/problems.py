@@ -183,9 +183,14 @@ def install(app: FastAPI) -> None:
 
 
 def _methods(request: Request) -> list[str]:
+    """What the address itself allows; an address with a placeholder that happens to fit it says nothing of it."""
     found: set[str] = set()
+    own: set[str] = set()
     for route in request.app.router.routes:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
-            found |= set(getattr(route, "methods", None) or ())
-    return sorted(found)
+            methods = set(getattr(route, "methods", None) or ())
+            found |= methods
+            if getattr(route, "path", None) == request.url.path:
+                own |= methods
+    return sorted(own or found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
@@ -34,7 +35,7 @@ from serving.itinerary.current import Current
 from serving.itinerary.endorsing import endorsement
 from serving.itinerary.scores import FAVOURITE, stop_popularity
 from serving.itinerary.searching import Asked, Outcome, join, others, search, worth_of
-from serving.itinerary.showing import route_document, stop_document
+from serving.itinerary.showing import route_document, stop_document, stop_json, whole_route
 from serving.itinerary.telling import why
 from serving.resilience import DATABASE
 from serving.service import Service
@@ -87,20 +88,21 @@ def router(service: Service, domain: Domain) -> APIRouter:
         for part in late:
             degraded.note(part)
         listed = [
-            route_document(
-                current, words, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language)
-            )
+            route_document(current, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language))
             for rows, value in outcome.routes
         ]
         told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
-        return answers.json(_headed(domain, current) | answered(outcome, objective, late, told) | {"routes": listed})
+        named = sorted({row for rows, _ in outcome.routes for row in rows})
+        concerts = {current.timetable.stops[row].id: stop_json(current, words, row) for row in named}
+        said_of_all = answered(outcome, objective, late, told)
+        return answers.json(_headed(domain, current) | said_of_all | {"routes": listed, "concerts": concerts})
 
     @routes.get("/routes/{route_id}", responses=documents.answers(RouteAnswer, 404, 503))
     async def route(route_id: str) -> Response:
         """A route with its stops and its portrait."""
         current = service.itineraries.current(domain.name)
         rows = known_route(current, route_id)
-        return answers.json(await asyncio.to_thread(route_document, current, words, rows, None, [], whole=True))
+        return answers.json(await asyncio.to_thread(whole_route, current, words, rows))
 
     @routes.get("/routes/{route_id}/availability", responses=documents.answers(RouteAvailability, 404, 503))
     async def availability(route_id: str) -> Response:
@@ -142,17 +144,19 @@ def router(service: Service, domain: Domain) -> APIRouter:
         openapi_extra=documents.takes("AlternativesBody"),
     )
     async def instead(route_id: str, request: Request) -> Response:
-        """What could be taken in place of one of a route's concerts, with what is gained and lost. Under the same wishes as a search."""
+        """What could be taken in place of one of a route's concerts, with what is gained and lost. Without wishes: on the route's own days,
+        with no more concerts a day than it has."""
         body = await read(request, AlternativesBody)
         current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
         rows = known_route(current, route_id)
         whom = await about(service, request, domain, current, body.user_id, body.personal)
-        objective, said, notes = asked_for(current, domain, body, whom)
+        said = _alike(current, rows) if body.wishes is None else body.wishes
+        objective = body.objective or Objective.SCORE
         joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
         worth = await worth_for(service, standing, current, whom)
         asked = Asked(objective, joined.wishes, body.k)
         made = await _bounded(service, permits.remaining_s(request, longest_s), others, current, worth, asked, rows)
-        told = [*whom.notes, *notes, *joined.notes]
+        told = [*whom.notes, *joined.notes]
         for part in whom.degraded:
             degraded.note(part)
         listed = [_alternative(current, words, one, made.value) for one in made.routes]
@@ -253,6 +257,14 @@ def refused(error: ValueError) -> Problem:
     named = place is not None and place[1].partition(".")[0] in WishesBody.model_fields
     where = f"wishes.{place[1]}" if place is not None and named else place[1] if place is not None and place[1] in _OUTSIDE else "wishes"
     return Problem(422, "invalid", f"wishes: {text}", [Fault(where, text)])
+
+
+def _alike(current: Current, rows: Sequence[int]) -> WishesBody:
+    """Wishes that routes much like one fulfil."""
+    stops = [current.timetable.stops[row] for row in rows]
+    a_day = Counter(stop.day for stop in stops if not stop.optional)
+    days = [current.timetable.days[day] for day in sorted({stop.day for stop in stops})]
+    return WishesBody(days=days, most=max(a_day.values()), optional=any(stop.optional for stop in stops))
 
 
 def _alternative(current: Current, words: Itinerary, one: Alternative, before: float | None) -> dict[str, Any]:

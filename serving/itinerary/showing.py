@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -104,20 +104,30 @@ def stop_json(current: Current, words: Itinerary, row: int) -> orjson.Fragment:
     return orjson.Fragment(written)
 
 
-def route_document(
-    current: Current, words: Itinerary, rows: Sequence[int], value: float | None, why: Sequence[str], whole: bool = False
-) -> dict[str, Any]:
-    """A route: its stops, the way between them, its portrait (`whole`: every figure, for which a sample of all routes is drawn once a
-    timetable: not for an event loop; else the core)."""
+def route_document(current: Current, rows: Sequence[int], value: float | None, why: Sequence[str]) -> dict[str, Any]:
+    """A route in a list of many: its stops by their ids, the way between them, the core of its portrait."""
+    timetable = current.timetable
+    way = legs(timetable, rows)
+    return {
+        "route_id": route_id(timetable, rows),
+        "score": value,
+        "stops": [timetable.stops[row].id for row in rows],
+        "legs": way,
+        "portrait": core(timetable, rows, way),
+        "why": list(why),
+    }
+
+
+def whole_route(current: Current, words: Itinerary, rows: Sequence[int]) -> dict[str, Any]:
+    """One route with whole stops and every figure of its portrait, for which a sample of all routes is drawn once a timetable: not for an
+    event loop."""
     timetable = current.timetable
     return {
         "route_id": route_id(timetable, rows),
         "timetable": timetable.version,
-        "score": value,
         "stops": [stop_json(current, words, row) for row in rows],
         "legs": legs(timetable, rows),
-        "portrait": portrait(timetable, rows, _recommended(current)).to_json() if whole else core(timetable, rows),
-        "why": list(why),
+        "portrait": portrait(timetable, rows, _recommended(current)).to_json(),
     }
 
 
@@ -127,11 +137,11 @@ def _recommended(current: Current) -> Recommended:
     return Recommended(of.concerts, of.artists | current.targets("artist"), of.works | current.targets("work"))
 
 
-def core(timetable: Timetable, rows: Sequence[int]) -> dict[str, Any]:
-    """The figures that every list of routes shows, named as in features/itinerary/portrait.py: minutes, minor units, counts."""
+def core(timetable: Timetable, rows: Sequence[int], way: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures that every list of routes shows, named as in features/itinerary/portrait.py: minutes, minor units, counts. `way`: the
+    route's legs."""
     stops = [timetable.stops[row] for row in rows]
     concerts = [stop for stop in stops if not stop.optional]
-    way = legs(timetable, rows)
     halls = [(stop.day, stop.hall) for stop in stops]
     return {
         "days": len({stop.day for stop in stops}),
@@ -150,10 +160,13 @@ def core(timetable: Timetable, rows: Sequence[int]) -> dict[str, Any]:
 
 def legs(timetable: Timetable, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Minutes on the way and of waiting between consecutive stops of a day."""
+    ways: list[list[int]] | None = timetable._kept.get("ways")
+    if ways is None:
+        ways = timetable._kept["ways"] = timetable.walk.tolist()  # a list of lists is quicker to look into than an array
     out = []
     for one, other in pairwise(rows):
         before, after = timetable.stops[one], timetable.stops[other]
         if before.day == after.day:
-            walk = int(timetable.walk[before.hall, after.hall])
+            walk = ways[before.hall][after.hall]
             out.append({"before": before.id, "after": after.id, "walk": walk, "wait": after.begins - before.ends - walk})
     return out

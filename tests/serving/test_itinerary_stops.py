@@ -112,7 +112,7 @@ async def everywhere(client: httpx.AsyncClient) -> set[str]:
     shown |= {item["item_id"] for item in similar.json()["items"]}
     for also in ({"k": 100}, {"k": 20, "sample": True, "seed": 3}, {"objective": "depth", "k": 20}):
         routes = (await client.post("/v1/season/routes/search", json=also)).json()["routes"]
-        shown |= {stop["id"] for route in routes for stop in route["stops"]}
+        shown |= {stop for route in routes for stop in route["stops"]}
     return shown
 
 

@@ -189,8 +189,7 @@ async def about(service: Service, request: Request, domain: Domain, current: Cur
         return Whom(user, state)
     has = owned(state, standing.engine.catalogue.ids.id)
     try:
-        said = await service.choosing.stored.of(domain.name, user)
-        answered = await service.choosing.stored.answers(domain.name, user)
+        said, answered = await service.choosing.stored.told(domain.name, user)
     except DatabaseAwayError:
         note = "what this person chose could not be read: the database is away"
         return Whom(user, state, chosen(current, (), has), None, (note,), (DATABASE,))

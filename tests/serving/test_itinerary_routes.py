@@ -376,7 +376,7 @@ async def test_while_the_database_is_away_routes_are_found_without_what_a_person
     async def away(*_: object) -> None:
         raise DatabaseAwayError("no")
 
-    monkeypatch.setattr(service.choosing.stored, "of", away)
+    monkeypatch.setattr(service.choosing.stored, "told", away)
     answer = await client.post("/v1/season/routes/search", json={"user_id": "me"}, headers=me.headers)
     assert answer.status_code == 200
     assert answer.json()["degraded"] == ["database"]

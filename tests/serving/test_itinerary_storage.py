@@ -76,6 +76,7 @@ async def test_the_last_answers_stand(database: Database) -> None:
     await stored.put_answers("d", "u", '{"a":1}')
     await stored.put_answers("d", "u", '{"a":2}')
     assert await stored.answers("d", "u") == '{"a":2}'
+    assert await stored.told("d", "u") == ([], '{"a":2}')
     assert await stored.answers("d", "other") is None
 
 

@@ -29,7 +29,7 @@ RUN pip install -c constraints.txt ".[postgres,redis,kafka]"
 # ---- what runs
 FROM python:${PYTHON} AS runtime
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libgomp1 procps tini \
+ && apt-get install -y --no-install-recommends fonts-dejavu-core libgomp1 procps tini \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 factotum
 COPY --from=build /opt/factotum /opt/factotum

@@ -275,7 +275,7 @@ async def _listen(stage: Stage, run_: _Run) -> Counter[str]:
         for message in await asyncio.to_thread(consumer.consume, 500, 0.5):
             if message.error() is None:
                 quiet_since = time.monotonic()
-                seen.update(set(_texts(orjson.loads(message.value() or b'null'))))
+                seen.update(set(_texts(orjson.loads(message.value() or b"null"))))
     await asyncio.to_thread(consumer.close)
     return seen
 

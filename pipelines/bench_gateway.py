@@ -203,9 +203,7 @@ async def _exact(ports: Sequence[Ports], path: str, tokens: Sequence[str], calls
 
 
 @contextmanager
-def _processes(
-    home: Path, domain: str, settings: dict[str, Any], environment: dict[str, str], count: int
-) -> Iterator[list[Ports]]:
+def _processes(home: Path, domain: str, settings: dict[str, Any], environment: dict[str, str], count: int) -> Iterator[list[Ports]]:
     """So many processes over one home, each on two ports of its own; ended when their input ends."""
     here = Path(__file__).resolve().parent.parent
     with ExitStack() as stack:

@@ -48,9 +48,7 @@ class _Samples:
     names: dict[int, str] = field(default_factory=dict)
 
 
-def run(
-    home: Path, domain: str, reporter: Reporter, requests: int = REQUESTS, rate: float = RATE, embedded: bool = True
-) -> dict[str, Any]:
+def run(home: Path, domain: str, reporter: Reporter, requests: int = REQUESTS, rate: float = RATE, embedded: bool = True) -> dict[str, Any]:
     """`rate`: requests a second, at most. Raises as pipelines.bench_faults.run."""
     reporter.step("bench soak")
     persons = math.ceil(rate * _SHARE_OF_TOKENS * 60.0 / _PER_PERSON)

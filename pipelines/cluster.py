@@ -125,4 +125,3 @@ def _store_bytes(wanted: int) -> int:
     except OSError:
         return wanted
     return max(min(wanted, free // 2), 80 * _MIB)
-

@@ -157,9 +157,7 @@ class Mix:
                 return "wrong"
             shown = [item.item_id for item in said.items]
             forbidden = given | (self._consumed(user) if user is not None else frozenset())
-            forbidden |= {
-                event.item for event in self.books.by_user.get(user or "", ()) if self.books.settled(event.at, sent, _SETTLED_S)
-            }
+            forbidden |= {event.item for event in self.books.by_user.get(user or "", ()) if self.books.settled(event.at, sent, _SETTLED_S)}
             if not shown or len(set(shown)) < len(shown):
                 return self._wrong(kind, f"{len(shown)} items, {len(set(shown))} of them different")
             if forbidden & set(shown):

@@ -111,9 +111,7 @@ class Service:
         )
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics, self.ownership.erased)
-        self.itineraries = Itineraries(
-            self.domains, self.live, self.database, int(deployment.storage.settle_s * 1e6), self.metrics
-        )
+        self.itineraries = Itineraries(self.domains, self.live, self.database, int(deployment.storage.settle_s * 1e6), self.metrics)
         self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics, partial(self.ownership.erased.at, "user"))
         self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))

@@ -196,9 +196,7 @@ async def about(service: Service, request: Request, domain: Domain, current: Cur
     return Whom(user, state, chosen(current, said, has), answered)
 
 
-def asked_for(
-    current: Current, domain: Domain, body: Any, whom: Whom
-) -> tuple[Objective, WishesBody, tuple[str, ...]]:
+def asked_for(current: Current, domain: Domain, body: Any, whom: Whom) -> tuple[Objective, WishesBody, tuple[str, ...]]:
     """The objective and the wishes of a body; where it says neither, what the person's questionnaire came to."""
     if body.objective is None and body.wishes is None and whom.answered is not None and domain.itinerary is not None:
         try:

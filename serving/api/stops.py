@@ -163,9 +163,7 @@ def _of_hall(current: Current, name: str) -> dict[str, Any]:
     return {"seats": int(timetable.seats[place]) or None, "walk": minutes}
 
 
-def _with_stops(
-    domain: Domain, words: Itinerary, current: Current, of: str, name: str, known: Mapping[str, Sequence[int]]
-) -> Response:
+def _with_stops(domain: Domain, words: Itinerary, current: Current, of: str, name: str, known: Mapping[str, Sequence[int]]) -> Response:
     rows = known.get(name)
     if rows is None:
         raise Problem(404, f"unknown-{of}", f"no such {of}", [Fault("path", f"unknown {of}", name, nearest(name, list(known)))])

@@ -63,9 +63,7 @@ class Scores:
         self._kept: OrderedDict[str | None, _Kept] = OrderedDict()
         self._changing = threading.Lock()
 
-    def kept(
-        self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable
-    ) -> NDArray[np.float64] | None:
+    def kept(self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable) -> NDArray[np.float64] | None:
         """None where there are none that are still good."""
         with self._changing:
             kept = self._kept.get(None if state is None else user)

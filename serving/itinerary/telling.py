@@ -22,9 +22,7 @@ _WHY: dict[str, dict[Language, str]] = {
 }
 
 
-def why(
-    current: Current, rows: Sequence[int], person: Chosens, scores: NDArray[np.float64], known: bool, language: Language
-) -> list[str]:
+def why(current: Current, rows: Sequence[int], person: Chosens, scores: NDArray[np.float64], known: bool, language: Language) -> list[str]:
     """`known`: whether the scores are this person's own; of somebody unknown they say what is asked for most."""
     stops = current.timetable.stops
     said = []

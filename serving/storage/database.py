@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -93,7 +94,8 @@ class Database:
                 pool_pre_ping=True,
                 connect_args={"timeout": self._wait_s, "command_timeout": 2 * self._wait_s if limited else None},
             )
-        engine = create_async_engine(self._url, hide_parameters=True, pool_timeout=self._wait_s, connect_args={"timeout": self._wait_s})
+        words = {"timeout": self._wait_s, "factory": _Connection}
+        engine = create_async_engine(self._url, hide_parameters=True, pool_timeout=self._wait_s, connect_args=words)
 
         @sa.event.listens_for(engine.sync_engine, "connect")
         def _each(connection: Any, _record: Any) -> None:
@@ -237,6 +239,18 @@ class Database:
         """Raises DatabaseAwayError."""
         async with self.reading(self._wait_s) as connection:
             await connection.execute(sa.select(1))
+
+
+class _Connection(sqlite3.Connection):
+    """SQLite keeps a closed connection, and the lock that it holds, for as long as a statement of it lives; that of a cancelled task
+    lives in the task's traceback. So what is closed within a transaction gives it up first."""
+
+    def close(self) -> None:
+        try:
+            if self.in_transaction:
+                self.rollback()
+        finally:
+            super().close()
 
 
 def _away(error: BaseException) -> DatabaseAwayError:

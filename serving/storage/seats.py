@@ -85,9 +85,7 @@ class Seats:
             stamp = now_us()
             said = {"present": present, "updated": stamp}
             statement = self._database.insert(self._labels).values(domain=domain, of=of, target=target, label=label, **said)
-            await connection.execute(
-                statement.on_conflict_do_update(index_elements=["domain", "of", "target", "label"], set_=said)
-            )
+            await connection.execute(statement.on_conflict_do_update(index_elements=["domain", "of", "target", "label"], set_=said))
         return Label(of, target, label, present, stamp)
 
     async def labels_since(self, domain: str, since: int) -> list[Label]:

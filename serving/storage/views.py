@@ -113,9 +113,7 @@ class Views:
         """When a view was last made, microseconds UTC; None: never. Raises KeyError, DatabaseAwayError."""
         metrics = self._database.tables.metrics.c
         async with self._database.reading() as connection:
-            found: int | None = await connection.scalar(
-                sa.select(metrics.metric_timestamp).where(metrics.metric == _mark(VIEWS[name]))
-            )
+            found: int | None = await connection.scalar(sa.select(metrics.metric_timestamp).where(metrics.metric == _mark(VIEWS[name])))
         return found
 
     async def rows(self, name: str, since: date | None = None, until: date | None = None, offset: int = 0, size: int = 100) -> ViewPage:

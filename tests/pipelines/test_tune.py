@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -128,27 +128,48 @@ def finished(folder: Path, model: str) -> dict[str, float]:
     return {}
 
 
+#: A search whose driver kills itself at the end of the first trial that finds another one written down as ended.
+DYING = """
+import os, signal, sys
+from pathlib import Path
+
+from pipelines.__main__ import main
+from tests.pipelines.test_tune import finished
+from training.tune import _Told
+
+folder, model = Path(sys.argv.pop(1)), sys.argv.pop(1)
+ended = _Told.on_trial_complete
+
+def die(*said, **more):
+    ended(*said, **more)
+    if finished(folder, model):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+_Told.on_trial_complete = die
+sys.exit(main())
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["popular", "ranker"])
 def test_a_killed_search_goes_on_without_doing_finished_trials_again(small_run: SmallRun, model: str) -> None:
-    """The driver is killed with SIGKILL once a trial of eight has ended, its Ray with it."""
+    """The driver dies of SIGKILL once a trial of eight has ended, its Ray with it."""
     folder, samples = small_run.home / "anime" / "tune", 8
-    command = [sys.executable, "-m", "pipelines", "tune", str(small_run.yaml), "--model", model, "--samples", str(samples)]
+    words = ["tune", str(small_run.yaml), "--model", model, "--samples", str(samples), "--home", str(small_run.home)]
     log = small_run.home / "tune.log"
     with log.open("wb") as out:
         driver = subprocess.Popen(
-            [*command, "--home", str(small_run.home)], start_new_session=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            [sys.executable, "-c", DYING, str(folder), model, *words],
+            env={**os.environ, "TUNE_GLOBAL_CHECKPOINT_S": "0"},  # written down at each step: these trials take less than a second
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
         )
     seen = processes.look(driver.pid)
     assert seen is not None
     try:
-        deadline = time.monotonic() + 250.0
-        while not finished(folder, model):
-            assert driver.poll() is None, f"the search ended before it could be killed: {log.read_text()[-2_000:]}"
-            assert time.monotonic() < deadline, "the search does not come to its first trial"
-            time.sleep(0.02)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait(30.0)
+        assert driver.wait(250.0) == -signal.SIGKILL, f"the search ended before it was killed: {log.read_text()[-2_000:]}"
     finally:
         processes.end(lambda: processes.of_session(driver.pid, seen.started))
     had = finished(folder, model)

@@ -187,4 +187,3 @@ def _histories(domain: Domain, catalogue: Catalogue) -> Histories:
         np.array(times, dtype=np.int64),
         True,
     )
-

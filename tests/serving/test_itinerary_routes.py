@@ -32,9 +32,7 @@ Seated = tuple[Service, httpx.AsyncClient]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place(
-    tmp_path_factory: pytest.TempPathFactory, season: Season, season_yaml: Any
-) -> AsyncIterator[Seated]:
+async def place(tmp_path_factory: pytest.TempPathFactory, season: Season, season_yaml: Any) -> AsyncIterator[Seated]:
     """One service for all: each test makes people of its own."""
     home = tmp_path_factory.mktemp("routes")
     season.publish(home)

@@ -175,9 +175,7 @@ def _labels(service: Service, stop: str) -> tuple[str, ...]:
     return timetable.stops[timetable.rows[stop]].labels
 
 
-async def test_a_bundle_without_a_timetable_says_so(
-    tmp_path: Path, season_yaml: Path, quick: Deployment, running: AsyncExitStack
-) -> None:
+async def test_a_bundle_without_a_timetable_says_so(tmp_path: Path, season_yaml: Path, quick: Deployment, running: AsyncExitStack) -> None:
     _, client = await started(unhurried(tmp_path / "home", season_yaml, quick), running)
     answer = await client.get("/v1/season/concerts")
     assert answer.status_code == 503
@@ -193,9 +191,7 @@ def snapshot(seats: list[Seat], labels: list[Label]) -> tuple[Timetable, Current
 
 
 def test_a_label_of_an_artist_is_on_every_stop_with_them_and_one_taken_from_a_stop_is_not() -> None:
-    timetable, current = snapshot(
-        [], [Label("artist", "Dee", "recommended", True, 1), Label("stop", "d1h4", "recommended", False, 1)]
-    )
+    timetable, current = snapshot([], [Label("artist", "Dee", "recommended", True, 1), Label("stop", "d1h4", "recommended", False, 1)])
     marked = {stop.id for stop in current.timetable.stops if "recommended" in stop.labels}
     assert marked == {stop.id for stop in timetable.stops if "Dee" in stop.artists}
     assert current.timetable.version == timetable.version

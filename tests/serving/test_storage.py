@@ -143,6 +143,26 @@ async def test_a_locked_sqlite_file_is_a_database_away_and_nothing_is_half_writt
 
 
 @pytest.mark.postgres
+async def test_a_write_that_is_cancelled_half_way_locks_nobody_out(database: Database) -> None:
+    """The cancelled task, and with it the cursor in its traceback, lives on: as those of a stop or of a caller who hung up do."""
+    events, begun = Interactions(database), asyncio.Event()
+
+    async def write_on() -> None:
+        async with database.writing() as connection:
+            begun.set()
+            insert = database.insert(database.tables.events)
+            row = {"domain": "d", "user": "u", "item": "i", "kind": "seen", "time": 1, "recorded_at": 1}
+            await connection.execute(insert, [row | {"event_id": str(number)} for number in range(20_000)])
+
+    task = asyncio.create_task(write_on())
+    await begun.wait()
+    await asyncio.sleep(0.02)
+    task.cancel()
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+    assert len(await events.record_events("d", [event("after")])) == 1
+    assert [found.event_id for found in await everything(database)] == ["after"]
+
+
 async def test_a_stopped_postgresql_is_a_database_away_and_heals(postgres: PostgresServer) -> None:
     database = Database(postgres.url, wait_s=1.0)
     await Interactions(database).record_events("stopped", [event("before")])

@@ -41,7 +41,7 @@ Round = Literal["base", "known", "all"]
 Window = tuple[Histories, Targets]  # what was known of people, and what they took next
 EPOCHS = "epochs.json"  # beside a sequence model: loss and validation of each epoch
 _FITS = 3  # raise it when a change in a model makes earlier fits worthless
-_CODE = 4  # raise it when a change here makes earlier trainings worthless
+_CODE = 5  # raise it when a change here makes earlier trainings worthless
 
 
 @dataclass(frozen=True)

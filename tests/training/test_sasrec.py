@@ -65,7 +65,7 @@ def test_a_fit_goes_on_from_what_is_there_and_a_new_object_starts_anew(ring: Wor
     of_ring.save(tmp_path)
     warm, told = Sasrec.load(tmp_path), list[str]()
     warm.fit(ring.data, lambda what, share: told.append(what))
-    assert len(told) == 5  # a third of the epochs
+    assert len(told) == 3  # a fifth of the epochs
     cold = learnt(ring, epochs=1)
     states = [ring.person([(start + step) % 12 for step in range(4)]) for start in range(12)]
     right = (np.arange(12) + 4) % 12

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from training.sequences import Task
     from training.share import Share
 
+#: Of the epochs and of the learning rate, for a fit that goes on. On MovieLens-1M, measured on the validation item of all people, a rate of
+#: .05 to .3 for a tenth to a fifth of the epochs is better than not to go on (NDCG@10 .2023 to .2029 against .2012) and equal within
+#: noise; half the rate for a third of the epochs unlearnt some of what the first fit had found.
+AGAIN = 0.2
 LEFT_OUT = 5  # items of the history tried as the reason of a score
 WEIGHTS = "network.safetensors"
 
@@ -75,7 +79,7 @@ class Sasrec:
         self, data: TrainingData, progress: Progress | None = None, callbacks: Sequence[Callback] = (), share: Share | None = None
     ) -> None:
         """A new object learns from nothing. One that was fitted or loaded, and whose items are the first of this catalogue,
-        goes on from its weights: a third of the epochs at half the learning rate. (Weights that have seen a test window must
+        goes on from its weights: a fifth of the epochs at a fifth of the learning rate. (Weights that have seen a test window must
         not be the start of a model that is tested on it: make a new object.) Raises ValueError if nobody took two items.
 
         `callbacks`: Lightning's own, for tuning; `ndcg` and `loss` are logged. `share`: this process is one of several that learn the
@@ -92,8 +96,8 @@ class Sasrec:
             prepare(network, sequences, data.seed)
             if before is not None and warm:
                 _take_over(before, network, rows)
-            epochs = math.ceil(config.epochs / 3) if warm else config.epochs
-            rate = config.learning_rate * (0.5 if warm else 1.0)
+            epochs = math.ceil(config.epochs * AGAIN) if warm else config.epochs
+            rate = config.learning_rate * (AGAIN if warm else 1.0)
             train(config, network, sequences, epochs, rate, data.seed, data.threads, progress, callbacks, share)
             whole = _spread(network, self._fresh(items), rows)
         self._open(whole, data.histories.ordered)

@@ -17,6 +17,7 @@ import typer
 import configs
 from configs.deployment import Deployment
 from configs.domain import Domain
+from pipelines.options import HOME, AsJson, DomainName, FilesDir, HomeDir, Quiet
 from pipelines.steps import Reporter, latest
 
 if TYPE_CHECKING:
@@ -27,12 +28,7 @@ if TYPE_CHECKING:
 
 routes = typer.Typer(help="Routes: all of them on disk, how many, the best, a fair sample, one of them.", no_args_is_help=True)
 
-DomainName = Annotated[str, typer.Argument(help="a domain of configs/, or the path of a domain's YAML", metavar="DOMAIN")]
 TimetableFile = Annotated[Path | None, typer.Option("--timetable", help="timetable.json, as ingest writes it", exists=True, dir_okay=False)]
-DataDir = Annotated[Path | None, typer.Option("--data", help="folder with the domain's files", file_okay=False, exists=True)]
-HomeDir = Annotated[Path, typer.Option("--home", envvar="FACTOTUM_HOME", help="where everything is kept")]
-AsJson = Annotated[bool, typer.Option("--json", help="the result as JSON")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 Filters = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,7 +45,6 @@ ObjectiveName = Annotated[str, typer.Option("--objective", "-o", help="what the 
 Scores = Annotated[
     Path | None, typer.Option("--scores", help="JSON: stop id -> number, for the objectives score and popular", exists=True, dir_okay=False)
 ]
-_HOME = Path(".factotum")
 _CLOCKS, _LISTS = ("arrival", "leaving"), ("days", "must", "must_not", "bought")
 
 
@@ -57,14 +52,14 @@ _CLOCKS, _LISTS = ("arrival", "leaving"), ("days", "must", "must_not", "bought")
 def enumerate_(
     domain: DomainName,
     out: Annotated[Path, typer.Option("--out", help="folder for the Parquet files", file_okay=False)],
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
     buffer: Annotated[int | None, typer.Option(help="minutes to spare at every hop (default: the domain's)", min=0)] = None,
     longest_gap: Annotated[int | None, typer.Option(help="minutes between an end and the next begin, at most", min=0)] = None,
     maximal: Annotated[bool, typer.Option("--maximal", help="only chains into which nothing fits any more")] = False,
     optional: Annotated[bool, typer.Option("--optional", help="with what is off the programme")] = False,
     portraits: Annotated[bool, typer.Option("--portraits", help="the core portrait of each chain beside it")] = False,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,9 +78,9 @@ def enumerate_(
 def count(
     domain: DomainName,
     wish: Filters = None,
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """How many routes there are under these wishes: over all days, and by day and length."""
@@ -118,9 +113,9 @@ def top(
     different: Annotated[float, typer.Option(help="0: the best; up to 1: the more they differ", min=0.0, max=1.0)] = 0.0,
     deadline: Annotated[float, typer.Option(help="seconds for objectives that are no sums", min=0.001)] = 0.1,
     scores: Scores = None,
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """The best routes of all under these wishes. Exact, or it says how far from the best they can be."""
@@ -160,9 +155,9 @@ def sample(
     wish: Filters = None,
     n: Annotated[int, typer.Option("-n", help="how many", min=1, max=100_000)] = 5,
     seed: Annotated[int, typer.Option(help="the same seed draws the same")] = 0,
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """Routes drawn from all under these wishes, each with equal chance."""
@@ -176,9 +171,9 @@ def sample(
 def show(
     domain: DomainName,
     route: Annotated[str, typer.Argument(help="a route's id, or its stop ids separated by commas", metavar="ROUTE")],
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """One route: its stops and its portrait."""

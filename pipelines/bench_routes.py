@@ -95,7 +95,7 @@ def _timetable(home: Path, domain: Domain) -> Timetable | None:
     from pipelines.routes import timetable_file
 
     try:
-        return Timetable.of_json(json.loads(timetable_file(domain, None, home, Reporter(True)).read_text(encoding="utf-8")))
+        return Timetable.of_json(json.loads(timetable_file(domain, home).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 

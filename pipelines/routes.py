@@ -1,6 +1,6 @@
 """`factotum routes`: every route of a timetable on disk, and questions about all of them from the terminal.
 
-The timetable is the one of --timetable FILE, else of --data DIR (read as `factotum ingest` reads it), else of the newest ingest, else of
+The timetable is the one of --timetable FILE, else of --data DIR (stops, halls and ways are enough), else of the newest ingest, else of
 the champion's bundle.
 """
 
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import configs
-from configs.deployment import Deployment
 from configs.domain import Domain
 from pipelines.options import HOME, AsJson, DomainName, FilesDir, HomeDir, Quiet
 from pipelines.steps import Reporter, latest
@@ -84,7 +83,7 @@ def count(
     as_json: AsJson = False,
 ) -> None:
     """How many routes there are under these wishes: over all days, and by day and length."""
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
     all_routes = opened.routes(wish)
     days = {day: {str(length): str(those) for length, those in table.items()} for day, table in all_routes.by_day().items()}
     lengths = {str(length): str(those) for length, those in all_routes.by_length().items()}
@@ -122,7 +121,7 @@ def top(
     from features.itinerary.alternatives import different as that_differ
     from features.itinerary.search import warm
 
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
     aim = _objective(objective)
     all_routes = opened.routes(wish, _worth(scores, opened.timetable))
     warm()
@@ -161,7 +160,7 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Routes drawn from all under these wishes, each with equal chance."""
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
     drawn = opened.routes(wish).sample(n, seed)
     result = {"seed": seed, "routes": [{"route": opened.name(stops), "stops": opened.said(stops)} for stops in drawn]}
     _tell(result, as_json, lambda: [said for stops in drawn for said in (opened.name(stops), *(f"   {one}" for one in opened.told(stops)))])
@@ -180,7 +179,7 @@ def show(
     from features.itinerary.portrait import portrait
     from features.itinerary.routes import rows_of
 
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
     named = route if "~" in route else opened.name(_rows(opened.timetable, route))
     stops = rows_of(opened.timetable, named)
     made = portrait(opened.timetable, stops)
@@ -195,15 +194,19 @@ class _Opened:
     """The timetable, and its words for people."""
 
     def __init__(self, domain: str, data: Path | None, timetable: Path | None, home: Path, reporter: Reporter) -> None:
-        words = configs.load(domain)
-        path = timetable or timetable_file(words, data, home.resolve(), reporter)
         from features.itinerary.timetable import Availability, Timetable
 
-        self.timetable: Timetable = Timetable.of_json(_document(path))
-        beside = path.with_name("availability.json")
+        words = configs.load(domain)
+        self.timetable: Timetable
         self._availability: Availability | None = None
-        if beside.is_file():
-            self._availability = Availability.of_json(_document(beside), self.timetable)
+        if data is not None and timetable is None:
+            self.timetable, self._availability = _read(words, data, home.resolve(), reporter)
+        else:
+            path = timetable or timetable_file(words, home.resolve())
+            self.timetable = Timetable.of_json(_document(path))
+            beside = path.with_name("availability.json")
+            if beside.is_file():
+                self._availability = Availability.of_json(_document(beside), self.timetable)
         section = getattr(words, "itinerary", None)
         self.buffer = int(section.buffer_minutes) if section is not None else 0
 
@@ -236,26 +239,34 @@ class _Opened:
         return [f"{one['day']} {one['begins']} {one['title']} ({one['hall']}, {one['minutes']} min)" for one in self.said(stops)]
 
 
-def timetable_file(words: Domain, data: Path | None, home: Path, reporter: Reporter) -> Path:
-    """timetable.json of these files, else of the newest ingest or the champion. Raises FileNotFoundError where there is none."""
+def timetable_file(words: Domain, home: Path) -> Path:
+    """timetable.json of the newest ingest or the champion. Raises FileNotFoundError where there is none."""
     from training import bundle
 
-    places = []
-    if data is not None:
-        from pipelines.run import tables_of
-
-        directory, _ = tables_of(words, data, home, Deployment(), reporter)
-        places.append(directory)
-    else:
-        newest = latest(home, words.name, "ingest")
-        places += [newest] if newest is not None else []
-        version = bundle.alias(home, words.name, "champion")
-        places += [bundle.bundles_dir(home, words.name) / version] if version is not None else []
+    newest, version = latest(home, words.name, "ingest"), bundle.alias(home, words.name, "champion")
+    places = [newest] if newest is not None else []
+    places += [bundle.bundles_dir(home, words.name) / version] if version is not None else []
     for place in places:
         if (place / "timetable.json").is_file():
             return place / "timetable.json"
     made_by = f"`factotum ingest {words.name} --data DIR`"
-    raise FileNotFoundError(f"{words.name} has no timetable in {home}: {made_by} makes one, or name a --timetable")
+    raise FileNotFoundError(f"{words.name} has no timetable in {home}: {made_by} makes one, or name --data or a --timetable")
+
+
+def _read(words: Domain, data: Path, home: Path, reporter: Reporter) -> tuple[Timetable, Availability]:
+    """The timetable of these files alone: whoever asks about routes needs no tickets. Bad rows are told; raises SourceError where a file
+    has more of them than `factotum ingest` accepts."""
+    from pipelines.sources import timetable_of
+    from pipelines.sources.tables import SourceError
+
+    programme, limit = timetable_of(words, data, home / words.name / "raw"), words.source.bad_rows
+    for sheet in programme.sheets:
+        if sheet.bad:
+            said = f"{sheet.name}: {len(sheet.bad)} of {sheet.rows} rows are bad; the first, line {sheet.bad[0][0]}: {sheet.bad[0][1]}"
+            if len(sheet.bad) > limit.rows and len(sheet.bad) > limit.share * sheet.rows:
+                raise SourceError(f"{said}; accepted are {limit.share:.1%} of a file's rows, or {limit.rows} (source.bad_rows)")
+            reporter.say(said)
+    return programme.timetable, programme.availability
 
 
 def _document(path: Path) -> Any:

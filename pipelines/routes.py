@@ -58,6 +58,8 @@ def enumerate_(
     maximal: Annotated[bool, typer.Option("--maximal", help="only chains into which nothing fits any more")] = False,
     optional: Annotated[bool, typer.Option("--optional", help="with what is off the programme")] = False,
     portraits: Annotated[bool, typer.Option("--portraits", help="the core portrait of each chain beside it")] = False,
+    workers: Annotated[int | None, typer.Option(help="parts at once on this machine (default: as many as cores)", min=1)] = None,
+    part: Annotated[int, typer.Option("--part", help="chains in one file, at most", min=1_000)] = 4 * 2**20,
     home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -69,7 +71,7 @@ def enumerate_(
     with Reporter(quiet, as_json) as reporter:
         opened = _Opened(domain, data, timetable, home, reporter)
         chains = Chains(opened.buffer if buffer is None else buffer, longest_gap, maximal, optional)
-        result = enumerate_routes(opened.timetable, chains, out.resolve(), reporter, portraits)
+        result = enumerate_routes(opened.timetable, chains, out.resolve(), reporter, portraits, part, workers)
     _tell(result, as_json, lambda: lines(result))
 
 

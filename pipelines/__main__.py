@@ -490,6 +490,7 @@ def bench(
     requests: Annotated[int, typer.Option(help="how many are sent (soak)", min=1_000)] = 100_000,
     rate: Annotated[float | None, typer.Option(help="requests a second (faults: 50, soak: 250)", min=1.0)] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="faults and soak without PostgreSQL, Redis and a broker")] = False,
+    big: Annotated[bool, typer.Option("--big", help="a day of a hundred million routes, by the command itself (routes)")] = False,
     home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -507,6 +508,7 @@ def bench(
         quality = measure_quality(words, data, session.home, session.reporter, part or (), validation)
         session.tell(quality, lambda: quality_lines(quality))
         return
+    name = "routes-big" if big and name == "routes" else name
     figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate)
     shown = lines(name, figures)
     session.tell(figures, None if shown is None else lambda: shown)

@@ -47,10 +47,11 @@ def run(home: Path, domain: Domain, reporter: Reporter, timetable: Timetable | N
     with tempfile.TemporaryDirectory(prefix="big-", dir=home / "bench") as name:
         place = Path(name)
         write_plain(timetable, place / "data")
-        for what, more in (("masks", []), ("portraits", ["--portraits"])):
+        for what in ("masks", "portraits"):
             reporter.step(f"enumerate a large day: {what}")
             words = ["routes", "enumerate", domain.name, "--data", str(place / "data"), "--home", str(place / "home")]
-            words += ["--out", str(place / what), "--workers", str(WORKERS), "--part", str(part_chains), "--json", *more]
+            words += ["--out", str(place / what), "--workers", str(WORKERS), "--part", str(part_chains), "--json"]
+            words += ["--portraits"] if what == "portraits" else []
             figures[what] = _measured(words, place / f"{what}.log", reporter)
             figures[what]["checked"] = _check(timetable, place / what, figures[what])
     return {**figures, "rows": _rows(figures)}
@@ -91,7 +92,8 @@ def _csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 def _measured(words: Sequence[str], log: Path, reporter: Reporter) -> dict[str, Any]:
     """What the command says of its work, with wall_s and peak_bytes: of the tree, and by the names of its processes at that moment."""
-    began, peak, by_name = time.monotonic(), 0, {}
+    began, peak = time.monotonic(), 0
+    by_name: dict[str, int] = {}
     with log.open("wb") as said, log.with_suffix(".json").open("wb") as answer:
         command = subprocess.Popen(
             [sys.executable, "-m", "pipelines", *words], stdin=subprocess.DEVNULL, stdout=answer, stderr=said, start_new_session=True
@@ -121,7 +123,8 @@ def _check(timetable: Timetable, out: Path, told: dict[str, Any]) -> int:
     """Whether the files hold as many rows as there are chains, and at chance places those of the day itself; how many were looked at."""
     made = day(timetable, 0)
     parts = sorted(out.glob("day=*/part-*.parquet"))
-    groups, first = [], 0
+    groups: list[tuple[int, Path, int, int]] = []  # first chain, file, row group, rows
+    first = 0
     for part in parts:
         said = pq.read_metadata(part)
         for group in range(said.num_row_groups):

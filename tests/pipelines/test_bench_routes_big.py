@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from pipelines.steps import Reporter
 from tests.pipelines.programme import domain
 
 
-def _enumerated(timetable: Timetable, out: Path, rows: int) -> dict[str, object]:
+def _enumerated(timetable: Timetable, out: Path, rows: int) -> dict[str, Any]:
     return enumerate_routes.enumerate_routes(timetable, Chains(), out, Reporter(True), shard_chains=rows)
 
 
@@ -42,7 +43,7 @@ def test_no_row_group_and_no_part_is_larger_than_it_may_be(tmp_path: Path, monke
     assert len(parts) == told["parts"] > 1
     assert max(part.num_rows for part in parts) <= 1_000
     assert max(part.row_group(group).num_rows for part in parts for group in range(part.num_row_groups)) <= 100
-    assert sum(part.num_rows for part in parts) == int(str(told["total"]))
+    assert sum(part.num_rows for part in parts) == int(told["total"])
     assert _check(timetable, tmp_path / "out", told) > 1_000
 
 

@@ -85,7 +85,7 @@ def count(
     as_json: AsJson = False,
 ) -> None:
     """How many routes there are under these wishes: over all days, and by day and length."""
-    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     all_routes = opened.routes(wish)
     days = {day: {str(length): str(those) for length, those in table.items()} for day, table in all_routes.by_day().items()}
     lengths = {str(length): str(those) for length, those in all_routes.by_length().items()}
@@ -123,7 +123,7 @@ def top(
     from features.itinerary.alternatives import different as that_differ
     from features.itinerary.search import warm
 
-    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     aim = _objective(objective)
     all_routes = opened.routes(wish, _worth(scores, opened.timetable))
     warm()
@@ -162,7 +162,7 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Routes drawn from all under these wishes, each with equal chance."""
-    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     drawn = opened.routes(wish).sample(n, seed)
     result = {"seed": seed, "routes": [{"route": opened.name(stops), "stops": opened.said(stops)} for stops in drawn]}
     _tell(result, as_json, lambda: [said for stops in drawn for said in (opened.name(stops), *(f"   {one}" for one in opened.told(stops)))])
@@ -181,7 +181,7 @@ def show(
     from features.itinerary.portrait import portrait
     from features.itinerary.routes import rows_of
 
-    opened = _Opened(domain, data, timetable, home, Reporter(as_json=as_json))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     named = route if "~" in route else opened.name(_rows(opened.timetable, route))
     stops = rows_of(opened.timetable, named)
     made = portrait(opened.timetable, stops)

@@ -24,6 +24,7 @@ from configs.domain import Domain
 from features.itinerary.enumeration import day
 from features.itinerary.timetable import IMPASSABLE, Timetable
 from pipelines import memory, processes
+from pipelines.enumerate_routes import SHARD_CHAINS
 from pipelines.steps import Reporter
 
 STOPS, HALLS = 68, 6
@@ -33,7 +34,9 @@ _EVERY_S = 0.5
 _CHECKED = 2_000  # chains that are looked up, one by one, in the files
 
 
-def run(home: Path, domain: Domain, reporter: Reporter, timetable: Timetable | None = None, part_chains: int = 4 * 2**20) -> dict[str, Any]:
+def run(
+    home: Path, domain: Domain, reporter: Reporter, timetable: Timetable | None = None, part_chains: int = SHARD_CHAINS
+) -> dict[str, Any]:
     """Figures of the masks alone and with core portraits; `rows` is the table. timetable: another one than the made one. Raises ValueError
     for a domain without an itinerary, RuntimeError with the command's last words if it fails, AssertionError if a file is not right."""
     if domain.itinerary is None:

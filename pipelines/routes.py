@@ -59,19 +59,19 @@ def enumerate_(
     optional: Annotated[bool, typer.Option("--optional", help="with what is off the programme")] = False,
     portraits: Annotated[bool, typer.Option("--portraits", help="the core portrait of each chain beside it")] = False,
     workers: Annotated[int | None, typer.Option(help="parts at once on this machine (default: as many as cores)", min=1)] = None,
-    part: Annotated[int, typer.Option("--part", help="chains in one file, at most", min=1_000)] = 4 * 2**20,
+    part: Annotated[int | None, typer.Option(help="chains in one file, at most (default: 4,194,304)", min=1_000)] = None,
     home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Every chain of every day as Parquet; a run that was killed goes on with what is missing."""
     from features.itinerary.enumeration import Chains
-    from pipelines.enumerate_routes import enumerate_routes, lines
+    from pipelines.enumerate_routes import SHARD_CHAINS, enumerate_routes, lines
 
     with Reporter(quiet, as_json) as reporter:
         opened = _Opened(domain, data, timetable, home, reporter)
         chains = Chains(opened.buffer if buffer is None else buffer, longest_gap, maximal, optional)
-        result = enumerate_routes(opened.timetable, chains, out.resolve(), reporter, portraits, part, workers)
+        result = enumerate_routes(opened.timetable, chains, out.resolve(), reporter, portraits, part or SHARD_CHAINS, workers)
     _tell(result, as_json, lambda: lines(result))
 
 

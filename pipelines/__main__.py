@@ -22,6 +22,7 @@ import configs
 from configs.deployment import Deployment
 from pipelines import accounts, dead_letters
 from pipelines.database import db
+from pipelines.options import HOME, AsJson, DataDir, DeploymentFile, DomainName, DryRun, HomeDir, Quiet
 from pipelines.routes import routes
 from pipelines.steps import Reporter
 
@@ -41,20 +42,6 @@ application.add_typer(accounts.keys, name="keys")
 application.add_typer(dead_letters.letters, name="dead-letters")
 application.add_typer(dead_letters.events, name="events")
 application.add_typer(routes, name="routes")
-
-DomainName = Annotated[str, typer.Argument(help="a domain of configs/, or the path of a domain's YAML", metavar="DOMAIN")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data", help="folder with the domain's files; without it a sample is made", file_okay=False, exists=True)
-]
-HomeDir = Annotated[Path, typer.Option("--home", envvar="FACTOTUM_HOME", help="where everything is kept")]
-DeploymentFile = Annotated[
-    Path | None,
-    typer.Option("--deployment", envvar="FACTOTUM_DEPLOYMENT", help="YAML: where things run (configs/deployment.py)", exists=True),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
-AsJson = Annotated[bool, typer.Option("--json", help="results on stdout and progress on stderr as JSON")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done")]
-_HOME = Path(".factotum")
 
 
 @dataclass(frozen=True)
@@ -93,7 +80,7 @@ def _adopted(session: Session, domain: str) -> None:
 def run(
     domain: DomainName,
     data: DataDir = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -113,7 +100,7 @@ def run(
 def ingest(
     domain: DomainName,
     data: DataDir = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -127,7 +114,7 @@ def ingest(
 
 
 @application.command()
-def featurize(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def featurize(domain: DomainName, home: HomeDir = HOME, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """The newest tables -> vocabulary, catalogue and histories as arrays."""
     from pipelines.featurize import featurize as make_features
     from pipelines.run import newest
@@ -137,7 +124,7 @@ def featurize(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, a
 
 
 @application.command()
-def train(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def train(domain: DomainName, home: HomeDir = HOME, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """The newest features -> fitted sources and ranker."""
     from pipelines.run import newest
     from pipelines.train import train as fit
@@ -148,7 +135,7 @@ def train(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as_js
 
 
 @application.command()
-def evaluate(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def evaluate(domain: DomainName, home: HomeDir = HOME, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """The newest training, measured on the held-out window by the serving engine itself."""
     from pipelines.evaluate import evaluate as measure
     from pipelines.evaluate import read_report, table
@@ -162,7 +149,7 @@ def evaluate(domain: DomainName, home: HomeDir = _HOME, quiet: Quiet = False, as
 @application.command()
 def publish(
     domain: DomainName,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     promote: Annotated[bool, typer.Option(help="make it the champion if the gate passed it")] = True,
     deployment: DeploymentFile = None,
     quiet: Quiet = False,
@@ -187,7 +174,7 @@ def serve(
     domains: Annotated[
         list[str] | None, typer.Argument(help="domains to answer for; none: all that have a champion", metavar="[DOMAIN]...")
     ] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     host: Annotated[str | None, typer.Option(help="address to listen on (default 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on (default 8000)", min=1, max=65_535)] = None,
     deployment: DeploymentFile = None,
@@ -212,7 +199,7 @@ def serve(
 def up(
     domain: DomainName,
     data: DataDir = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     host: Annotated[str | None, typer.Option(help="address to listen on (default 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on (default 8000)", min=1, max=65_535)] = None,
     deployment: DeploymentFile = None,
@@ -279,7 +266,7 @@ def audit(
     endpoint: Annotated[str | None, typer.Option(help="a route as the OpenAPI document spells it: /v1/{domain}/events")] = None,
     status: Annotated[int | None, typer.Option(help="of the answer", min=100, max=599)] = None,
     most: Annotated[int, typer.Option(help="entries", min=1, max=100_000)] = 100,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -298,7 +285,7 @@ def score(
         Path | None, typer.Option("--out", help="folder for the Parquet files (default: where serving falls back to)", file_okay=False)
     ] = None,
     k: Annotated[int | None, typer.Option(help="items a user (default: the YAML's)", min=1, max=1_000)] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -317,7 +304,7 @@ def seats(
     domain: DomainName,
     data: DataDir = None,
     as_of: Annotated[str | None, typer.Option(help="count tickets sold until then: 2026-01-31T20:15:00+05:00 (default: now)")] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -336,7 +323,7 @@ def seats(
 
 
 @application.command()
-def models(domain: DomainName, home: HomeDir = _HOME, as_json: AsJson = False) -> None:
+def models(domain: DomainName, home: HomeDir = HOME, as_json: AsJson = False) -> None:
     """Versions of a domain, oldest first: what each serves, how good it was, and which aliases point at it."""
     from training import bundle
 
@@ -371,7 +358,7 @@ def models(domain: DomainName, home: HomeDir = _HOME, as_json: AsJson = False) -
 def promote(
     domain: DomainName,
     version: Annotated[str | None, typer.Argument(help="default: the newest")] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -389,7 +376,7 @@ def promote(
 def rollback(
     domain: DomainName,
     version: Annotated[str | None, typer.Argument(help="default: the champion before")] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -404,7 +391,7 @@ def rollback(
 
 
 @application.command()
-def clean(domain: DomainName, home: HomeDir = _HOME, dry_run: DryRun = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def clean(domain: DomainName, home: HomeDir = HOME, dry_run: DryRun = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """What old versions, runs and scores take of the disk, what is kept and why, and away with the rest."""
     from pipelines.clean import clean as sweep
 
@@ -429,7 +416,7 @@ def tune(
     samples: Annotated[int, typer.Option("--samples", help="trials", min=1)] = 20,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted search")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="of the models and of what is tried next (default: the split's)")] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -455,7 +442,7 @@ def adopt(
     trial: Annotated[int | None, typer.Option("--trial", help="this one (default: the best that came to its end)")] = None,
     back: Annotated[bool, typer.Option("--undo", help="take back what was adopted for the model")] = False,
     dry_run: DryRun = False,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """Puts the best trial of the newest search in the place of the model's settings: in DOMAIN.adopted.yaml, beside the YAML.
@@ -472,7 +459,7 @@ def adopt(
 def schedule(
     domains: Annotated[list[str] | None, typer.Argument(help="default: every domain", metavar="[DOMAIN]...")] = None,
     data: DataDir = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     show: Annotated[bool, typer.Option("--show", help="only say what runs when")] = False,
     quiet: Quiet = False,
@@ -503,7 +490,8 @@ def bench(
     requests: Annotated[int, typer.Option(help="how many are sent (soak)", min=1_000)] = 100_000,
     rate: Annotated[float | None, typer.Option(help="requests a second (faults: 50, soak: 250)", min=1.0)] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="faults and soak without PostgreSQL, Redis and a broker")] = False,
-    home: HomeDir = _HOME,
+    big: Annotated[bool, typer.Option("--big", help="a day of a hundred million routes, by the command itself (routes)")] = False,
+    home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -520,6 +508,7 @@ def bench(
         quality = measure_quality(words, data, session.home, session.reporter, part or (), validation)
         session.tell(quality, lambda: quality_lines(quality))
         return
+    name = "routes-big" if big and name == "routes" else name
     figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate)
     shown = lines(name, figures)
     session.tell(figures, None if shown is None else lambda: shown)
@@ -529,7 +518,7 @@ def bench(
 def report(
     to: Annotated[Path | None, typer.Option("--to", help="the page (default: report.html of the home)", dir_okay=False)] = None,
     text: Annotated[Path | None, typer.Option("--markdown", help="also as Markdown, such as docs/benchmarks.md", dir_okay=False)] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """One self-contained page from all benchmarks and searches of the home: tables, pictures, goals reached and not reached."""

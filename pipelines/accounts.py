@@ -20,6 +20,7 @@ import typer
 
 import configs
 from configs.deployment import Deployment
+from pipelines.options import HOME, AsJson, DeploymentFile, HomeDir
 
 if TYPE_CHECKING:
     from serving.accounts import Accounts
@@ -32,14 +33,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 users = typer.Typer(help="Accounts: who may log in, as what, and since when.", no_args_is_help=True)
 keys = typer.Typer(help="Keys of machines, and the keys that tokens are signed with.", no_args_is_help=True)
 
-HomeDir = Annotated[Path, typer.Option("--home", envvar="FACTOTUM_HOME", help="where everything is kept")]
-DeploymentFile = Annotated[
-    Path | None,
-    typer.Option("--deployment", envvar="FACTOTUM_DEPLOYMENT", help="YAML: where things run (configs/deployment.py)", exists=True),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="the result as JSON")]
 Who = Annotated[str, typer.Argument(help="an e-mail address or an account's id")]
-_HOME = Path(".factotum")
 
 _Made = TypeVar("_Made")
 
@@ -128,7 +122,7 @@ def _password(twice: bool) -> str:
 def list_users(
     email: Annotated[str | None, typer.Option("--email", help="only addresses that begin so")] = None,
     most: Annotated[int, typer.Option("--most", help="accounts", min=1)] = 1_000,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -149,7 +143,7 @@ def list_users(
 
 
 @users.command()
-def show(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def show(who: Who, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """One account and which user it is in each domain. What a person says of themselves is not shown."""
 
     async def work(accounts: Accounts) -> dict[str, Any]:
@@ -163,7 +157,7 @@ def show(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_
 def create(
     email: Annotated[str, typer.Argument(help="an e-mail address")],
     role: Annotated[str, typer.Option("--role", help="user, analyst or admin")] = "user",
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -183,7 +177,7 @@ def create(
 def set_role(
     who: Who,
     role: Annotated[str, typer.Argument(help="user, analyst or admin")],
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -199,19 +193,19 @@ def set_role(
 
 
 @users.command()
-def disable(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def disable(who: Who, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """Ends an account's sessions and lets nobody in any more. Nothing is deleted."""
     _tell(_run(home, deployment, lambda accounts: _set_disabled(accounts, who, True)), as_json)
 
 
 @users.command()
-def enable(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def enable(who: Who, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """Lets a disabled account in again."""
     _tell(_run(home, deployment, lambda accounts: _set_disabled(accounts, who, False)), as_json)
 
 
 @users.command()
-def sessions(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def sessions(who: Who, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """Where an account is logged in."""
 
     async def work(accounts: Accounts) -> list[dict[str, Any]]:
@@ -232,7 +226,7 @@ def sessions(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None,
 
 
 @users.command()
-def logout(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def logout(who: Who, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """Ends every session of an account."""
 
     async def work(accounts: Accounts) -> int:
@@ -245,7 +239,7 @@ def logout(who: Who, home: HomeDir = _HOME, deployment: DeploymentFile = None, a
 def export(
     who: Who,
     out: Annotated[Path | None, typer.Option("--out", help="file; default: standard output", dir_okay=False)] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
 ) -> None:
     """Everything that is held of a person, as one JSON document. The file is readable by its owner only."""
@@ -268,7 +262,7 @@ def export(
 def erase(
     who: Who,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -306,7 +300,7 @@ def create_key(
     name: Annotated[str, typer.Argument(help="whose it is, for the list")],
     scopes: Annotated[str, typer.Option("--scopes", help="what it may, with commas between (serving/access/identity.py)")],
     days: Annotated[float | None, typer.Option("--days", help="it expires after so many; default: never", min=0.001)] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -320,7 +314,7 @@ def create_key(
 
 
 @keys.command("list")
-def list_keys(home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def list_keys(home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """All keys there ever were, oldest first; never the keys themselves."""
 
     async def work(accounts: Accounts) -> list[dict[str, Any]]:
@@ -345,7 +339,7 @@ def list_keys(home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json:
 @keys.command()
 def revoke(
     key: Annotated[str, typer.Argument(help="its id, as the list shows it")],
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:

@@ -67,6 +67,10 @@ def bench(
             from pipelines.bench_routes import run as measure_routes
 
             figures = measure_routes(home, domain, reporter)
+        case "routes-big":
+            from pipelines.bench_routes_big import run as measure_big
+
+            figures = measure_big(home, domain, reporter)
         case _:
             raise ValueError(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
     result = {"bench": name, "machine": before, **figures}
@@ -102,6 +106,10 @@ def lines(name: str, figures: dict[str, Any]) -> list[str] | None:
             from pipelines.bench_routes import table as of_routes
 
             return of_routes(figures)
+        case "routes-big":
+            from pipelines.bench_routes_big import table as of_big
+
+            return of_big(figures)
         case _:
             return None
 

@@ -21,7 +21,7 @@ from features.itinerary.objectives import Worth
 from features.itinerary.search import Routes
 from features.itinerary.timetable import Timetable
 from features.itinerary.wishes import Objective, Wishes
-from pipelines.bench_basket import Baskets, Fold
+from pipelines.bench_basket import Baskets, Fold, Person
 from pipelines.steps import Reporter
 from pipelines.train import statistics_of
 from serving.itinerary.scores import on_scale
@@ -46,6 +46,7 @@ class Own:
 def measure_own_routes(baskets: Baskets, folds: Sequence[Fold], reporter: Reporter) -> dict[str, Any]:
     """Shares of own routes among the first k, with intervals over routes: among all routes of the day, and among those as long."""
     timetable, seed = baskets.timetable, baskets.domain.split.seed
+    days = [day for person in baskets.people for day in _days(baskets, person)]
     found: list[Own] = []
     for number, fold in enumerate(folds):
         found += _owned(baskets, fold)
@@ -66,6 +67,8 @@ def measure_own_routes(baskets: Baskets, folds: Sequence[Fold], reporter: Report
     groups = {"all": np.ones(len(found), dtype=np.bool_), "known from other days": known, "nothing else known": ~known}
     return {
         "said": f"routes of one day with {_LEAST} concerts and more; scores from the client's other days only",
+        "days": len(days),
+        "clashing_days": sum(bool(clashing(timetable, rows)) for _, _, rows in days),
         "routes": len(found),
         "known": int(known.sum()),
         "among": {
@@ -80,15 +83,9 @@ def _owned(baskets: Baskets, fold: Fold) -> list[Own]:
     statistics = statistics_of(baskets.domain, fold.part, catalogue)
     takers = statistics.takers.astype(np.float64)
     popular = _by_stop(baskets, on_scale(np.where(np.arange(len(catalogue)) < len(takers), takers, np.nan)))
-    wanted: list[tuple[int, tuple[int, ...], int]] = []
-    for person in fold.people:
-        rows = [int(baskets.stop[item]) for item in person.had]
-        for day in sorted({int(timetable.day[row]) for row in rows}):
-            own = tuple(sorted(row for row in rows if timetable.day[row] == day))
-            if len(own) >= _LEAST and not clashing(timetable, own):
-                wanted.append((person.user, own, day))
+    wanted = [day for person in fold.people for day in _days(baskets, person) if not clashing(timetable, day[2])]
     questions, known = [], []
-    for user, own, _ in wanted:
+    for user, _, own in wanted:
         state = histories.state(user)
         others = np.flatnonzero(~np.isin(state.items, baskets.item[list(own)]))
         rest = state.only(others)
@@ -100,9 +97,17 @@ def _owned(baskets: Baskets, fold: Fold) -> list[Own]:
         for at, ranking in enumerate(parts.rank(questions[start : start + 256]).rankings, start=start):
             scores = np.full(len(catalogue), np.nan)
             scores[ranking.items] = ranking.scores
-            _, own, day = wanted[at]
+            _, day, own = wanted[at]
             out.append(Own(own, day, known[at], _by_stop(baskets, on_scale(scores)), popular))
     return out
+
+
+def _days(baskets: Baskets, person: Person) -> list[tuple[int, int, tuple[int, ...]]]:
+    """(user, day, rows of the timetable) of each day for which a person has tickets for three concerts and more, clashing or not."""
+    by_day: dict[int, list[int]] = {}
+    for row in sorted(int(baskets.stop[item]) for item in person.had):
+        by_day.setdefault(int(baskets.timetable.day[row]), []).append(row)
+    return [(person.user, day, tuple(rows)) for day, rows in sorted(by_day.items()) if len(rows) >= _LEAST]
 
 
 def _by_stop(baskets: Baskets, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -136,7 +141,9 @@ def _shares(hits: dict[str, list[list[bool]]], chance: list[list[float]], mask: 
 
 def own_routes_table(report: Mapping[str, Any]) -> list[str]:
     """Lines for a terminal."""
-    out = [f"{report['said']}: {report['routes']:,}, {report['known']:,} of them of clients known from other days"]
+    share = report["clashing_days"] / max(report["days"], 1)
+    clash = f"{report['clashing_days']:,} of {report['days']:,} such days clash ({share:.1%}: bought for several people) and are no routes"
+    out = [f"{report['said']}: {report['routes']:,}, {report['known']:,} of them of clients known from other days; {clash}"]
     for scope, groups in report["among"].items():
         for name, shares in groups.items():
             for first, said in shares.items():

@@ -44,6 +44,7 @@ from training.split import targets
 OWN, COLD, BASKET = "own", "cold", "basket"
 _ORDERS = 5  # random orders of equal times that are tried
 _CODE = 1
+_BASKET_CODE = 2
 READINGS = "readings.jsonl"
 
 
@@ -227,7 +228,7 @@ def _basket(domain: Domain, folder: Path, home: Path, reporter: Reporter, valida
     features = featurize(domain, tables, home, reporter)
     timetable = Timetable.of_json(json.loads((tables / TIMETABLE).read_text(encoding="utf-8")))
     words = domain.model_dump(mode="json", include={"candidates", "ranker", "split", "events"})
-    mark = fingerprint(_CODE, upstream(features), timetable.version, words)
+    mark = fingerprint(_BASKET_CODE, upstream(features), timetable.version, words)
     with Step(home / domain.name / "quality" / f"{BASKET}-{mark}") as step:
         if step.done is None:
             reporter.step("quality basket")

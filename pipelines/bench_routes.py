@@ -95,7 +95,7 @@ def _timetable(home: Path, domain: Domain) -> Timetable | None:
     from pipelines.routes import timetable_file
 
     try:
-        return Timetable.of_json(json.loads(timetable_file(domain, None, home, Reporter(True)).read_text(encoding="utf-8")))
+        return Timetable.of_json(json.loads(timetable_file(domain, home).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 
@@ -145,9 +145,9 @@ def _on_disk(timetable: Timetable, one: Day) -> float:
     with tempfile.TemporaryDirectory(prefix="factotum-bench-") as name:
         place = Path(name)
         (place / "timetable.json").write_text(json.dumps(timetable.to_json()), encoding="utf-8")
-        path = place / "part.parquet"
+        path = place / "day" / "part.parquet"
         work = {"timetable": str(place / "timetable.json"), "day": one.number, "lo": 0, "hi": one.total, "path": str(path)}
-        write_part({**work, "chains": vars(Chains()), "portraits": False})
+        write_part({**work, "chains": vars(Chains()), "portraits": False, "mark": None})
         return path.stat().st_size / one.total
 
 

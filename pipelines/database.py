@@ -17,22 +17,13 @@ import typer
 
 import configs
 from configs.deployment import Deployment
+from pipelines.options import HOME, AsJson, DeploymentFile, DryRun, HomeDir, Quiet
 from pipelines.steps import Reporter
 
 if TYPE_CHECKING:
     from serving.storage.database import Database
 
 db = typer.Typer(help="The database: tables, backups, and what is kept for how long.", no_args_is_help=True)
-
-HomeDir = Annotated[Path, typer.Option("--home", envvar="FACTOTUM_HOME", help="where everything is kept")]
-DeploymentFile = Annotated[
-    Path | None,
-    typer.Option("--deployment", envvar="FACTOTUM_DEPLOYMENT", help="YAML: where things run (configs/deployment.py)", exists=True),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
-AsJson = Annotated[bool, typer.Option("--json", help="results on stdout and progress on stderr as JSON")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done")]
-_HOME = Path(".factotum")
 
 
 @asynccontextmanager
@@ -96,7 +87,7 @@ def _size(count: int | None) -> str:
 
 
 @db.command()
-def upgrade(home: HomeDir = _HOME, deployment: DeploymentFile = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def upgrade(home: HomeDir = HOME, deployment: DeploymentFile = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Brings the tables to the form that this version knows. The server does so itself when it starts."""
 
     async def act(database: Database) -> Mapping[str, Any]:
@@ -112,7 +103,7 @@ def upgrade(home: HomeDir = _HOME, deployment: DeploymentFile = None, quiet: Qui
 
 
 @db.command()
-def status(home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def status(home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """Revision, rows, sizes and partitions. Changes nothing."""
     from dataclasses import asdict
 
@@ -140,7 +131,7 @@ def backup(
     out: Annotated[Path, typer.Option("--out", help="the file to write", dir_okay=False)],
     with_home: Annotated[bool, typer.Option("--with-home", help="also the bundles that answer, and their aliases")] = False,
     with_secrets: Annotated[bool, typer.Option("--with-secrets", help="also the keys that a development's tokens are signed with")] = False,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -163,7 +154,7 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="what `factotum db backup` wrote", dir_okay=False)],
     replace: Annotated[bool, typer.Option("--replace", help="in place of what the database and the home hold")] = False,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -187,7 +178,7 @@ def restore(
 
 @db.command()
 def retention(
-    home: HomeDir = _HOME, deployment: DeploymentFile = None, dry_run: DryRun = False, quiet: Quiet = False, as_json: AsJson = False
+    home: HomeDir = HOME, deployment: DeploymentFile = None, dry_run: DryRun = False, quiet: Quiet = False, as_json: AsJson = False
 ) -> None:
     """Away with what is older than the deployment's `retention` says. A running server does so every hour."""
     session = _Session(home, deployment, quiet, as_json)
@@ -210,7 +201,7 @@ def retention(
 
 
 @db.command()
-def views(home: HomeDir = _HOME, deployment: DeploymentFile = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def views(home: HomeDir = HOME, deployment: DeploymentFile = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Makes the figures for analysts anew. `factotum schedule` does so every week."""
 
     async def act(database: Database) -> Mapping[str, Any]:
@@ -224,7 +215,7 @@ def views(home: HomeDir = _HOME, deployment: DeploymentFile = None, quiet: Quiet
 
 
 @db.command()
-def maintain(home: HomeDir = _HOME, deployment: DeploymentFile = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def maintain(home: HomeDir = HOME, deployment: DeploymentFile = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Makes the partitions of the days to come (PostgreSQL). A running server does so every hour."""
 
     async def act(database: Database) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ import typer
 
 import configs
 from configs.deployment import Deployment
+from pipelines.options import HOME, AsJson, DeploymentFile, HomeDir
 
 if TYPE_CHECKING:
     from serving.storage.database import Database
@@ -23,15 +24,8 @@ if TYPE_CHECKING:
 letters = typer.Typer(help="Events that a consumer could not take: look, replay, drop.", no_args_is_help=True)
 events = typer.Typer(help="Events on their way from the outbox to the consumers.", no_args_is_help=True)
 
-HomeDir = Annotated[Path, typer.Option("--home", envvar="FACTOTUM_HOME", help="where everything is kept")]
-DeploymentFile = Annotated[
-    Path | None,
-    typer.Option("--deployment", envvar="FACTOTUM_DEPLOYMENT", help="YAML: where things run (configs/deployment.py)", exists=True),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="the result as JSON")]
 EventId = Annotated[str, typer.Argument(help="the event's id, as `list` shows it")]
 OfConsumer = Annotated[str | None, typer.Option("--consumer", help="of this consumer only")]
-_HOME = Path(".factotum")
 _PAGE = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -97,7 +91,7 @@ async def _chosen(found: DeadLetters, event_id: str | None, consumer: str | None
 def listed(
     consumer: OfConsumer = None,
     replayed: Annotated[bool, typer.Option("--replayed", help="also those that were replayed")] = False,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,7 +107,7 @@ def listed(
 
 @letters.command()
 def show(
-    event_id: EventId, consumer: OfConsumer = None, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False
+    event_id: EventId, consumer: OfConsumer = None, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False
 ) -> None:
     """Everything of a dead letter; of one that holds a secret, everything but its payload."""
     from serving.storage.outbox import PRIVATE
@@ -137,7 +131,7 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="all that there are")] = False,
     consumer: OfConsumer = None,
     event_id: Annotated[str | None, typer.Option("--id", help="of this event only")] = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     deployment: DeploymentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -165,7 +159,7 @@ def replay(
 
 @letters.command()
 def drop(
-    event_id: EventId, consumer: OfConsumer = None, home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False
+    event_id: EventId, consumer: OfConsumer = None, home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False
 ) -> None:
     """Deletes a dead letter for good: its consumer will never take that event."""
 
@@ -180,7 +174,7 @@ def drop(
 
 
 @events.command()
-def status(home: HomeDir = _HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
+def status(home: HomeDir = HOME, deployment: DeploymentFile = None, as_json: AsJson = False) -> None:
     """How many events are not delivered yet, and how old the oldest of them is."""
     from serving.storage.database import now_us
     from serving.storage.outbox import Outbox

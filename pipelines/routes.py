@@ -1,6 +1,6 @@
 """`factotum routes`: every route of a timetable on disk, and questions about all of them from the terminal.
 
-The timetable is the one of --timetable FILE, else of --data DIR (read as `factotum ingest` reads it), else of the newest ingest, else of
+The timetable is the one of --timetable FILE, else of --data DIR (stops, halls and ways are enough), else of the newest ingest, else of
 the champion's bundle.
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import configs
-from configs.deployment import Deployment
 from configs.domain import Domain
+from pipelines.options import HOME, AsJson, DomainName, FilesDir, HomeDir, Quiet
 from pipelines.steps import Reporter, latest
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 routes = typer.Typer(help="Routes: all of them on disk, how many, the best, a fair sample, one of them.", no_args_is_help=True)
 
-DomainName = Annotated[str, typer.Argument(help="a domain of configs/, or the path of a domain's YAML", metavar="DOMAIN")]
 TimetableFile = Annotated[Path | None, typer.Option("--timetable", help="timetable.json, as ingest writes it", exists=True, dir_okay=False)]
-DataDir = Annotated[Path | None, typer.Option("--data", help="folder with the domain's files", file_okay=False, exists=True)]
-HomeDir = Annotated[Path, typer.Option("--home", envvar="FACTOTUM_HOME", help="where everything is kept")]
-AsJson = Annotated[bool, typer.Option("--json", help="the result as JSON")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 Filters = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,7 +44,6 @@ ObjectiveName = Annotated[str, typer.Option("--objective", "-o", help="what the 
 Scores = Annotated[
     Path | None, typer.Option("--scores", help="JSON: stop id -> number, for the objectives score and popular", exists=True, dir_okay=False)
 ]
-_HOME = Path(".factotum")
 _CLOCKS, _LISTS = ("arrival", "leaving"), ("days", "must", "must_not", "bought")
 
 
@@ -57,25 +51,27 @@ _CLOCKS, _LISTS = ("arrival", "leaving"), ("days", "must", "must_not", "bought")
 def enumerate_(
     domain: DomainName,
     out: Annotated[Path, typer.Option("--out", help="folder for the Parquet files", file_okay=False)],
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
     buffer: Annotated[int | None, typer.Option(help="minutes to spare at every hop (default: the domain's)", min=0)] = None,
     longest_gap: Annotated[int | None, typer.Option(help="minutes between an end and the next begin, at most", min=0)] = None,
     maximal: Annotated[bool, typer.Option("--maximal", help="only chains into which nothing fits any more")] = False,
     optional: Annotated[bool, typer.Option("--optional", help="with what is off the programme")] = False,
     portraits: Annotated[bool, typer.Option("--portraits", help="the core portrait of each chain beside it")] = False,
-    home: HomeDir = _HOME,
+    workers: Annotated[int | None, typer.Option(help="parts at once on this machine (default: as many as cores)", min=1)] = None,
+    part: Annotated[int | None, typer.Option(help="chains in one file, at most (default: 4,194,304)", min=1_000)] = None,
+    home: HomeDir = HOME,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Every chain of every day as Parquet; a run that was killed goes on with what is missing."""
     from features.itinerary.enumeration import Chains
-    from pipelines.enumerate_routes import enumerate_routes, lines
+    from pipelines.enumerate_routes import SHARD_CHAINS, enumerate_routes, lines
 
     with Reporter(quiet, as_json) as reporter:
         opened = _Opened(domain, data, timetable, home, reporter)
         chains = Chains(opened.buffer if buffer is None else buffer, longest_gap, maximal, optional)
-        result = enumerate_routes(opened.timetable, chains, out.resolve(), reporter, portraits)
+        result = enumerate_routes(opened.timetable, chains, out.resolve(), reporter, portraits, part or SHARD_CHAINS, workers)
     _tell(result, as_json, lambda: lines(result))
 
 
@@ -83,13 +79,13 @@ def enumerate_(
 def count(
     domain: DomainName,
     wish: Filters = None,
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """How many routes there are under these wishes: over all days, and by day and length."""
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     all_routes = opened.routes(wish)
     days = {day: {str(length): str(those) for length, those in table.items()} for day, table in all_routes.by_day().items()}
     lengths = {str(length): str(those) for length, those in all_routes.by_length().items()}
@@ -118,16 +114,16 @@ def top(
     different: Annotated[float, typer.Option(help="0: the best; up to 1: the more they differ", min=0.0, max=1.0)] = 0.0,
     deadline: Annotated[float, typer.Option(help="seconds for objectives that are no sums", min=0.001)] = 0.1,
     scores: Scores = None,
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """The best routes of all under these wishes. Exact, or it says how far from the best they can be."""
     from features.itinerary.alternatives import different as that_differ
     from features.itinerary.search import warm
 
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     aim = _objective(objective)
     all_routes = opened.routes(wish, _worth(scores, opened.timetable))
     warm()
@@ -160,13 +156,13 @@ def sample(
     wish: Filters = None,
     n: Annotated[int, typer.Option("-n", help="how many", min=1, max=100_000)] = 5,
     seed: Annotated[int, typer.Option(help="the same seed draws the same")] = 0,
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """Routes drawn from all under these wishes, each with equal chance."""
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     drawn = opened.routes(wish).sample(n, seed)
     result = {"seed": seed, "routes": [{"route": opened.name(stops), "stops": opened.said(stops)} for stops in drawn]}
     _tell(result, as_json, lambda: [said for stops in drawn for said in (opened.name(stops), *(f"   {one}" for one in opened.told(stops)))])
@@ -176,16 +172,16 @@ def sample(
 def show(
     domain: DomainName,
     route: Annotated[str, typer.Argument(help="a route's id, or its stop ids separated by commas", metavar="ROUTE")],
-    data: DataDir = None,
+    data: FilesDir = None,
     timetable: TimetableFile = None,
-    home: HomeDir = _HOME,
+    home: HomeDir = HOME,
     as_json: AsJson = False,
 ) -> None:
     """One route: its stops and its portrait."""
     from features.itinerary.portrait import portrait
     from features.itinerary.routes import rows_of
 
-    opened = _Opened(domain, data, timetable, home, Reporter(True))
+    opened = _Opened(domain, data, timetable, home, Reporter(json=as_json))
     named = route if "~" in route else opened.name(_rows(opened.timetable, route))
     stops = rows_of(opened.timetable, named)
     made = portrait(opened.timetable, stops)
@@ -200,15 +196,19 @@ class _Opened:
     """The timetable, and its words for people."""
 
     def __init__(self, domain: str, data: Path | None, timetable: Path | None, home: Path, reporter: Reporter) -> None:
-        words = configs.load(domain)
-        path = timetable or timetable_file(words, data, home.resolve(), reporter)
         from features.itinerary.timetable import Availability, Timetable
 
-        self.timetable: Timetable = Timetable.of_json(_document(path))
-        beside = path.with_name("availability.json")
+        words = configs.load(domain)
+        self.timetable: Timetable
         self._availability: Availability | None = None
-        if beside.is_file():
-            self._availability = Availability.of_json(_document(beside), self.timetable)
+        if data is not None and timetable is None:
+            self.timetable, self._availability = _read(words, data, home.resolve(), reporter)
+        else:
+            path = timetable or timetable_file(words, home.resolve())
+            self.timetable = Timetable.of_json(_document(path))
+            beside = path.with_name("availability.json")
+            if beside.is_file():
+                self._availability = Availability.of_json(_document(beside), self.timetable)
         section = getattr(words, "itinerary", None)
         self.buffer = int(section.buffer_minutes) if section is not None else 0
 
@@ -241,26 +241,34 @@ class _Opened:
         return [f"{one['day']} {one['begins']} {one['title']} ({one['hall']}, {one['minutes']} min)" for one in self.said(stops)]
 
 
-def timetable_file(words: Domain, data: Path | None, home: Path, reporter: Reporter) -> Path:
-    """timetable.json of these files, else of the newest ingest or the champion. Raises FileNotFoundError where there is none."""
+def timetable_file(words: Domain, home: Path) -> Path:
+    """timetable.json of the newest ingest or the champion. Raises FileNotFoundError where there is none."""
     from training import bundle
 
-    places = []
-    if data is not None:
-        from pipelines.run import tables_of
-
-        directory, _ = tables_of(words, data, home, Deployment(), reporter)
-        places.append(directory)
-    else:
-        newest = latest(home, words.name, "ingest")
-        places += [newest] if newest is not None else []
-        version = bundle.alias(home, words.name, "champion")
-        places += [bundle.bundles_dir(home, words.name) / version] if version is not None else []
+    newest, version = latest(home, words.name, "ingest"), bundle.alias(home, words.name, "champion")
+    places = [newest] if newest is not None else []
+    places += [bundle.bundles_dir(home, words.name) / version] if version is not None else []
     for place in places:
         if (place / "timetable.json").is_file():
             return place / "timetable.json"
     made_by = f"`factotum ingest {words.name} --data DIR`"
-    raise FileNotFoundError(f"{words.name} has no timetable in {home}: {made_by} makes one, or name a --timetable")
+    raise FileNotFoundError(f"{words.name} has no timetable in {home}: {made_by} makes one, or name --data or a --timetable")
+
+
+def _read(words: Domain, data: Path, home: Path, reporter: Reporter) -> tuple[Timetable, Availability]:
+    """The timetable of these files alone: whoever asks about routes needs no tickets. Bad rows are told; raises SourceError where a file
+    has more of them than `factotum ingest` accepts."""
+    from pipelines.sources import timetable_of
+    from pipelines.sources.tables import SourceError
+
+    programme, limit = timetable_of(words, data, home / words.name / "raw"), words.source.bad_rows
+    for sheet in programme.sheets:
+        if sheet.bad:
+            said = f"{sheet.name}: {len(sheet.bad)} of {sheet.rows} rows are bad; the first, line {sheet.bad[0][0]}: {sheet.bad[0][1]}"
+            if len(sheet.bad) > limit.rows and len(sheet.bad) > limit.share * sheet.rows:
+                raise SourceError(f"{said}; accepted are {limit.share:.1%} of a file's rows, or {limit.rows} (source.bad_rows)")
+            reporter.say(said)
+    return programme.timetable, programme.availability
 
 
 def _document(path: Path) -> Any:

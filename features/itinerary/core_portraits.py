@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features.compiled import compiled
 from features.itinerary.enumeration import U64, Day
 from features.itinerary.hops import I32, I64, U8
+from features.itinerary.preorder import ALONE, DEEPER, SLAB, beginning, step
 
 U16 = NDArray[np.uint16]
 
@@ -268,82 +269,59 @@ def _portrayed(
     begins: U16,
     ends: U16,
 ) -> None:
-    """As enumeration._listed, slab by slab: what a hop adds differs from successor to successor."""
-    many, words, columns = len(end), len(bits), len(of_stop)
-    path = np.empty(many + 1, dtype=np.int64)
-    edge = np.empty(many + 1, dtype=np.int64)
-    sums = np.zeros((many + 2, columns), dtype=np.int64)
-    sets = np.zeros((many + 2, words), dtype=np.uint64)
+    """Slab by slab: what a hop adds differs from successor to successor."""
+    words, columns = len(bits), len(of_stop)
+    path, edge, place = beginning(len(end))
+    sums = np.zeros((len(end) + 2, columns), dtype=np.int64)
+    sets = np.zeros((len(end) + 2, words), dtype=np.uint64)
     now = np.zeros(columns, dtype=np.int64)
-    depth, at, done = 0, 0, 0
-    path[0], edge[0] = -1, many - 1
-    while depth >= 0 and at < hi:
-        c = path[depth]
-        root = c < 0
-        e = edge[depth]
-        if root:
-            if e < 0:
-                break
-            v = e
-            edge[depth] -= 1
-            if not start[v]:
-                continue
-        else:
-            if e < pointer[c]:
-                if end[c]:
-                    if at >= lo:
-                        concerts[done], music[done], walking[done] = sums[depth, 0], sums[depth, 1], sums[depth, 2]
-                        waiting[done], cost[done], changes[done] = sums[depth, 3], sums[depth, 4], sums[depth, 5]
-                        halls[done], genres[done], composers[done] = 0, 0, 0
-                        for word in range(words):
-                            ones = np.uint8(_ones(sets[depth, word]))
-                            if word < parts[1]:
-                                halls[done] += ones
-                            elif word < parts[2]:
-                                genres[done] += ones
-                            else:
-                                composers[done] += ones
-                        begins[done], ends[done] = stop_begins[path[1]], stop_ends[c]
-                        done += 1
-                    at += 1
-                depth -= 1
-                continue
-            v = np.int64(to[e])
-            edge[depth] -= 1
-        if at + size[v] <= lo:
-            at += size[v]
-            continue
-        for column in range(columns):
-            now[column] = sums[depth, column]
-            if not root:
-                now[column] += of_hop[column, e]
-        if v < base_from:
-            depth += 1
-            path[depth], edge[depth] = v, pointer[v + 1] - 1
+    done = 0
+    while True:
+        kind, depth, v, e, first, last = step(pointer, to, start, end, size, base_from, base_at, lo, hi, False, path, edge, place)
+        if kind == SLAB:
             for column in range(columns):
-                sums[depth, column] = now[column] + of_stop[column, v]
+                now[column] = sums[depth, column]
+                if depth > 0:
+                    now[column] += of_hop[column, e]
+            stop = done + last - first
+            _added_u8(concerts[done:stop], base_concerts[first:last], now[0])
+            _added_u16(music[done:stop], base_music[first:last], now[1])
+            _added_u16(walking[done:stop], base_walking[first:last], now[2])
+            _added_u16(waiting[done:stop], base_waiting[first:last], now[3])
+            _added_i32(cost[done:stop], base_cost[first:last], now[4])
+            _added_u8(changes[done:stop], base_changes[first:last], now[5])
+            _counted(halls[done:stop], base_bits[0, first:last], sets[depth, 0])
+            for word in range(1, parts[1]):
+                _counted_more(halls[done:stop], base_bits[word, first:last], sets[depth, word])
+            _counted(genres[done:stop], base_bits[parts[1], first:last], sets[depth, parts[1]])
+            for word in range(parts[1] + 1, parts[2]):
+                _counted_more(genres[done:stop], base_bits[word, first:last], sets[depth, word])
+            _counted(composers[done:stop], base_bits[parts[2], first:last], sets[depth, parts[2]])
+            for word in range(parts[2] + 1, parts[3]):
+                _counted_more(composers[done:stop], base_bits[word, first:last], sets[depth, word])
+            begins[done:stop] = stop_begins[v] if depth == 0 else stop_begins[path[1]]
+            ends[done:stop] = base_ends[first:last]
+            done = stop
+        elif kind == DEEPER:
+            for column in range(columns):
+                sums[depth, column] = sums[depth - 1, column] + of_stop[column, v]
+                if depth > 1:
+                    sums[depth, column] += of_hop[column, e]
             for word in range(words):
                 sets[depth, word] = sets[depth - 1, word] | bits[word, v]
-            continue
-        first = base_at[v] + max(lo - at, 0)
-        last = base_at[v] + min(hi - at, size[v])
-        stop = done + last - first
-        _added_u8(concerts[done:stop], base_concerts[first:last], now[0])
-        _added_u16(music[done:stop], base_music[first:last], now[1])
-        _added_u16(walking[done:stop], base_walking[first:last], now[2])
-        _added_u16(waiting[done:stop], base_waiting[first:last], now[3])
-        _added_i32(cost[done:stop], base_cost[first:last], now[4])
-        _added_u8(changes[done:stop], base_changes[first:last], now[5])
-        _counted(halls[done:stop], base_bits[0, first:last], sets[depth, 0])
-        for word in range(1, parts[1]):
-            _counted_more(halls[done:stop], base_bits[word, first:last], sets[depth, word])
-        _counted(genres[done:stop], base_bits[parts[1], first:last], sets[depth, parts[1]])
-        for word in range(parts[1] + 1, parts[2]):
-            _counted_more(genres[done:stop], base_bits[word, first:last], sets[depth, word])
-        _counted(composers[done:stop], base_bits[parts[2], first:last], sets[depth, parts[2]])
-        for word in range(parts[2] + 1, parts[3]):
-            _counted_more(composers[done:stop], base_bits[word, first:last], sets[depth, word])
-        begins[done:stop] = stop_begins[v] if root else stop_begins[path[1]]
-        ends[done:stop] = base_ends[first:last]
-        done = stop
-        at += size[v]
+        elif kind == ALONE:
+            concerts[done], music[done], walking[done] = sums[depth, 0], sums[depth, 1], sums[depth, 2]
+            waiting[done], cost[done], changes[done] = sums[depth, 3], sums[depth, 4], sums[depth, 5]
+            halls[done], genres[done], composers[done] = 0, 0, 0
+            for word in range(words):
+                ones = np.uint8(_ones(sets[depth, word]))
+                if word < parts[1]:
+                    halls[done] += ones
+                elif word < parts[2]:
+                    genres[done] += ones
+                else:
+                    composers[done] += ones
+            begins[done], ends[done] = stop_begins[path[1]], stop_ends[v]
+            done += 1
+        else:
+            return

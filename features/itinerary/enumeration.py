@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.itinerary.hops import I32, I64, NOTHING, U8, HopLimits, day_pointer, hops
+from features.itinerary.preorder import ALONE, DEEPER, SLAB, beginning, step
 from features.itinerary.timetable import Timetable
 
 U64 = NDArray[np.uint64]
@@ -226,69 +227,28 @@ def _lay_out(pointer: I64, to: I32, end: U8, base_from: int, base_at: I64, size:
 def _listed(
     pointer: I64, to: I32, start: U8, end: U8, size: I64, base_from: int, base_at: I64, base: U64, lo: int, hi: int, out: U64
 ) -> None:
-    """Depth first, with a stack of (concert or -1 for all, next component, chains before it)."""
-    many, words = len(end), len(base)
-    path = np.empty(many + 1, dtype=np.int64)
-    edge = np.empty(many + 1, dtype=np.int64)
-    prefix = np.zeros((many + 2, words), dtype=np.uint64)
-    depth, at, done = 0, 0, 0  # at: number of the next chain; done: chains written
-    path[0], edge[0] = -1, many - 1
-    while depth >= 0 and at < hi:
-        c = path[depth]
-        root = c < 0
-        e = edge[depth]
-        if root:
-            if e < 0:
-                break
-            v = e
-            edge[depth] -= 1
-            if not start[v]:
-                continue
-        else:
-            if e < pointer[c]:  # the successors are through: the chain that ends here, and back
-                if end[c]:
-                    if at >= lo:
-                        for word in range(words):
-                            out[word, done] = prefix[depth, word]
-                        done += 1
-                    at += 1
-                depth -= 1
-                continue
-            v = np.int64(to[e])
-            edge[depth] -= 1
-        if v < base_from:
-            if at + size[v] <= lo:
-                at += size[v]
-                continue
-            depth += 1
-            path[depth], edge[depth] = v, pointer[v + 1] - 1
+    """The prefix's mask by depth; a stretch of the base is OR-ed with it."""
+    words = len(base)
+    path, edge, place = beginning(len(end))
+    prefix = np.zeros((len(end) + 2, words), dtype=np.uint64)
+    done = 0
+    while True:
+        kind, depth, v, _, first, last = step(pointer, to, start, end, size, base_from, base_at, lo, hi, True, path, edge, place)
+        if kind == SLAB:
+            for word in range(words):
+                bits = prefix[depth, word]
+                source = base[word, first:last]
+                goal = out[word, done : done + last - first]
+                for i in range(len(source)):
+                    goal[i] = source[i] | bits
+            done += last - first
+        elif kind == DEEPER:
             for word in range(words):
                 prefix[depth, word] = prefix[depth - 1, word]
             prefix[depth, v >> 6] |= np.uint64(1) << np.uint64(v & 63)
-            continue
-        # A stretch of slabs that lie side by side: successors that follow each other in time.
-        first, length = base_at[v], size[v]
-        while True:
-            e = edge[depth]
-            if root:
-                if e < base_from or not start[e]:
-                    break
-                w = e
-            else:
-                if e < pointer[c] or to[e] < base_from:
-                    break
-                w = np.int64(to[e])
-            if base_at[w] != first + length:
-                break
-            length += size[w]
-            edge[depth] -= 1
-        begin, stop = max(lo - at, 0), min(hi - at, length)
-        if stop > begin:
+        elif kind == ALONE:
             for word in range(words):
-                bits = prefix[depth, word]
-                source = base[word, first + begin : first + stop]
-                goal = out[word, done : done + stop - begin]
-                for i in range(len(source)):
-                    goal[i] = source[i] | bits
-            done += stop - begin
-        at += length
+                out[word, done] = prefix[depth, word]
+            done += 1
+        else:
+            return

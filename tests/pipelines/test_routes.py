@@ -16,10 +16,13 @@ from features.itinerary.wishes import Meal, Wishes, Words
 from pipelines.__main__ import application
 from pipelines.enumerate_routes import enumerate_routes
 from pipelines.routes import wishes_of
+from pipelines.sources.tables import SourceError
 from pipelines.steps import Reporter
 from tests import itinerary_worlds as worlds
+from tests.pipelines.programme import folder, with_line
 
 DOMAIN = "anime"  # any: the timetable is named
+FESTIVAL = "festival"
 
 
 @pytest.fixture
@@ -60,6 +63,24 @@ def test_top_sample_and_show_agree(file: Path) -> None:
     drawn = _asked(file, "sample", "-n", "4", "--seed", "3")
     assert drawn == _asked(file, "sample", "-n", "4", "--seed", "3")
     assert len(drawn["routes"]) == 4
+
+
+def test_the_plain_files_are_enough_and_nobody_needs_tickets(tmp_path: Path) -> None:
+    """Day 1: a, b and ab (52 minutes later, 7 of them to walk); day 2: c. 4 * 2 - 1 routes."""
+    data = folder(tmp_path / "data", {"tickets.csv": None, "off_programme.csv": None})
+    line = ["routes", "count", FESTIVAL, "--data", str(data), "--home", str(tmp_path / "home")]
+    done = CliRunner().invoke(application, [*line, "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["total"] == "7"
+    folder(data, with_line("concerts.csv", "d,Noon,never,45,Big,,,,,,,"))
+    done = CliRunner().invoke(application, line, catch_exceptions=False)
+    assert done.stdout.startswith("7 routes")
+    assert "concerts.csv: 1 of 4 rows are bad; the first, line 5: start: 'never'" in done.stderr
+    bad = "".join(f"d{place},Noon,never,45,Big,,,,,,,\n" for place in range(11))
+    folder(data, with_line("concerts.csv", bad.rstrip()))
+    done = CliRunner().invoke(application, line)
+    assert isinstance(done.exception, SourceError)
+    assert "concerts.csv: 11 of 14 rows are bad; the first, line 5: start: 'never'" in str(done.exception)
+    assert str(done.exception).endswith("accepted are 2.0% of a file's rows, or 10 (source.bad_rows)")
 
 
 def test_chains_on_disk_are_those_of_the_day_and_a_killed_run_goes_on(tmp_path: Path) -> None:
@@ -117,5 +138,5 @@ def test_filters_are_read_and_what_is_wrong_is_named() -> None:
 def test_without_a_timetable_it_says_where_one_comes_from(tmp_path: Path) -> None:
     done = CliRunner().invoke(application, ["routes", "count", DOMAIN, "--home", str(tmp_path)])
     assert isinstance(done.exception, FileNotFoundError)
-    makes = f"`factotum ingest {DOMAIN} --data DIR` makes one, or name a --timetable"
+    makes = f"`factotum ingest {DOMAIN} --data DIR` makes one, or name --data or a --timetable"
     assert str(done.exception) == f"{DOMAIN} has no timetable in {tmp_path}: {makes}"

@@ -26,6 +26,7 @@ from serving import degraded
 from serving.api import answers, documents, permits
 from serving.api.bodies import read
 from serving.api.credentials import moment
+from serving.api.health import COMPILING
 from serving.api.itinerary_answers import AlternativesAnswer, EndorsementAnswer, RouteAnswer, RouteAvailability, SearchAnswer
 from serving.api.itinerary_bodies import AlternativesBody, RoutesBody, WishesBody, wishes
 from serving.api.problems import Fault, Problem
@@ -235,8 +236,7 @@ async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *
         async with asyncio.timeout(limit_s):
             await service.itineraries.warmed()
     except TimeoutError:
-        detail = "the search is being compiled for this machine, which happens once; try again"
-        raise Problem(503, "not-ready", detail, headers={"Retry-After": "5"}) from None
+        raise Problem(503, "not-ready", f"{COMPILING}; try again", headers={"Retry-After": "5"}) from None
     try:
         async with asyncio.timeout(limit_s):
             return await asyncio.to_thread(act, *args, **words)

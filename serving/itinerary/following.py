@@ -77,9 +77,13 @@ class Itineraries:
     def __contains__(self, domain: str) -> bool:
         return domain in self._of
 
+    def __len__(self) -> int:
+        """How many domains have one."""
+        return len(self._of)
+
     async def start(self) -> None:
         if self._of:
-            self._warming = asyncio.create_task(asyncio.to_thread(warm), name="search-warming")
+            self._warming = asyncio.create_task(self._warm(), name="search-warming")
         for followed in self._of.values():
             self._plan(followed)
             try:
@@ -95,10 +99,23 @@ class Itineraries:
             await asyncio.gather(self._warming, return_exceptions=True)  # a thread cannot be called back
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def compiling(self) -> bool:
+        """Whether searches still wait until the kernel is compiled for this machine."""
+        return self._warming is not None and not self._warming.done()
+
     async def warmed(self) -> None:
         """Returns when the search is compiled: at once, but for the first seconds after the first start on a machine."""
         if self._warming is not None and not self._warming.done():
             await asyncio.shield(self._warming)
+
+    async def _warm(self) -> None:
+        """What fails here fails again in the first search, which says so to who asked: it keeps nobody else waiting."""
+        try:
+            await asyncio.to_thread(warm)
+        except Exception:
+            self._metrics.errors.labels("search").inc()
+            log.exception("the search could not be compiled beforehand")
 
     def current(self, domain: str) -> Current:
         """Raises NotReadyError where no bundle of the domain is in service, or the one that is has no timetable."""

@@ -113,7 +113,8 @@ class Service:
         )
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics, self.ownership.erased)
-        self.itineraries = Itineraries(self.domains, self.live, self.database, int(deployment.storage.settle_s * 1e6), self.metrics)
+        settle_us = int(deployment.storage.settle_s * 1e6)
+        self.itineraries = Itineraries(self.domains, self.live, self.database, home, settle_us, self.metrics)
         self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics, partial(self.ownership.erased.at, "user"))
         self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
@@ -207,6 +208,7 @@ class Service:
     async def recommend(self, ask: Ask) -> Slate:
         """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. What is sold out is not in it, nor what
         has begun or clashes with what the person holds, unless the domain wants that marked only. Raises FilterError, NotReadyError."""
+        await self.itineraries.hear(ask.domain)
         gone = self.itineraries.gone(ask.domain)
         advice = await self._advised(ask)
         left_out = () if advice is None else advice.left_out
@@ -255,7 +257,7 @@ class Service:
         if ask.user is not None:
             has = owned(people.state(ask.user), engine.catalogue.ids.id)
             try:
-                said = await self.choosing.stored.of(ask.domain, ask.user)
+                said, _ = await self.choosing.stored.told(ask.domain, ask.user)
             except DatabaseAwayError:
                 away = True
         return Advice(unfit(current, words, chosen(current, said, has), now_us()), current, words, ask.language, away)

@@ -88,8 +88,9 @@ def router(service: Service, domain: Domain) -> APIRouter:
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
+        scores = _scores(worth)
         listed = [
-            route_document(current, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language))
+            route_document(current, rows, value, why(current, rows, whom.chosens, scores, whom.state is not None, body.language))
             for rows, value in outcome.routes
         ]
         told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
@@ -220,9 +221,10 @@ async def worth_for(service: Service, standing: Standing, current: Current, whom
     return worth_of(scores, popular, favourites, FAVOURITE)
 
 
-def _score(worth: Worth) -> Any:
+def _scores(worth: Worth) -> list[float]:
+    """Of each stop, as Python's own numbers: they are looked up one by one."""
     assert worth.score is not None
-    return worth.score
+    return [float(score) for score in worth.score]
 
 
 async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:

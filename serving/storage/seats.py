@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import sqlalchemy as sa
 
+from serving.storage.bell import Bell
 from serving.storage.database import Database, now_us
 
 #: What a label may be put on.
@@ -38,10 +40,10 @@ class Label:
 
 
 class Seats:
-    """Each call raises DatabaseAwayError."""
+    """Each call raises DatabaseAwayError. `home`: whose other processes are told at once of what is written."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, home: Path) -> None:
+        self._database, self._home = database, home
         self._seats, self._labels = database.tables.availability, database.tables.labels
 
     async def put_free(self, domain: str, free: Mapping[str, int]) -> list[Seat]:
@@ -67,7 +69,12 @@ class Seats:
                     columns.item, columns.free, columns.on_sale, columns.updated
                 )
                 written.append(Seat(*(await connection.execute(done)).one()))
+        self.bell(domain).ring()
         return written
+
+    def bell(self, domain: str) -> Bell:
+        """It rings whenever something of a domain was written."""
+        return Bell(self._home, domain)
 
     async def since(self, domain: str, since: int) -> list[Seat]:
         """Rows with updated >= since."""
@@ -86,6 +93,7 @@ class Seats:
             said = {"present": present, "updated": stamp}
             statement = self._database.insert(self._labels).values(domain=domain, of=of, target=target, label=label, **said)
             await connection.execute(statement.on_conflict_do_update(index_elements=["domain", "of", "target", "label"], set_=said))
+        self.bell(domain).ring()
         return Label(of, target, label, present, stamp)
 
     async def labels_since(self, domain: str, since: int) -> list[Label]:

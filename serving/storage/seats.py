@@ -17,6 +17,8 @@ Labelled = Literal["stop", "artist", "composer", "work", "route"]
 LABELLED: tuple[Labelled, ...] = get_args(Labelled)
 UNKNOWN = -1  # stands for a number of free seats that nobody said
 
+_ROWS = 500  # of one statement
+
 
 @dataclass(frozen=True, slots=True)
 class Seat:
@@ -55,20 +57,24 @@ class Seats:
         return await self._put(domain, items, {item: {"on_sale": on_sale} for item in items})
 
     async def _put(self, domain: str, items: Sequence[str], said: Mapping[str, Mapping[str, object]]) -> list[Seat]:
+        """`said`: the same columns of each item."""
         if not items:
             return []
         columns = self._seats.c
+        once = sorted(set(items))  # in one order, so that two transactions never wait for each other
         written: list[Seat] = []
         async with self._database.writing() as connection:
             stamp = now_us()
-            for item in sorted(set(items)):  # in one order, so that two transactions never wait for each other
-                whole = {"free": UNKNOWN, "on_sale": True, **said[item], "updated": stamp}
-                statement = self._database.insert(self._seats).values(domain=domain, item=item, **whole)
-                anew = {**said[item], "updated": stamp}
+            for first in range(0, len(once), _ROWS):
+                part = once[first : first + _ROWS]
+                rows = [{"domain": domain, "item": item, "free": UNKNOWN, "on_sale": True, **said[item], "updated": stamp} for item in part]
+                statement = self._database.insert(self._seats).values(rows)
+                anew = {name: statement.excluded[name] for name in (*said[part[0]], "updated")}
                 done = statement.on_conflict_do_update(index_elements=["domain", "item"], set_=anew).returning(
                     columns.item, columns.free, columns.on_sale, columns.updated
                 )
-                written.append(Seat(*(await connection.execute(done)).one()))
+                written += [Seat(*row) for row in (await connection.execute(done)).all()]
+        written.sort(key=lambda seat: seat.item)
         self.bell(domain).ring()
         return written
 

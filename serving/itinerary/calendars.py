@@ -30,7 +30,7 @@ def calendar(timetable: Timetable, rows: Sequence[int], name: str, host: str, st
     for stop in stops:
         hall = timetable.halls[stop.hall]
         said = [*([", ".join(stop.artists)] if stop.artists else []), *([", ".join(stop.composers)] if stop.composers else [])]
-        if stop.id in walks:
+        if stop.id in walks and walks[stop.id]["walk"]:
             said.append(f"→ {hall}: {walks[stop.id]['walk']} {'мин' if language == 'ru' else 'min'}")
         lines += [
             "BEGIN:VEVENT",

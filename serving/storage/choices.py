@@ -54,7 +54,7 @@ class Choices:
         said.sort(key=lambda one: (one.chosen_at, one.choice, one.target))
         return said, next((row[2] for row in rows if row[0] == _ANSWERS), None)
 
-    def _both(self) -> sa.CompoundSelect[Any]:
+    def _both(self) -> sa.Executable:
         """Choices, and the questionnaire's answers as a row whose choice is `_ANSWERS` and whose target is their JSON."""
         domain, user = sa.bindparam("in_domain", type_=sa.String), sa.bindparam("of_user", type_=sa.String)
         choices, answers = self._choices.c, self._answers.c

@@ -25,6 +25,9 @@ COPY training training
 COPY serving serving
 COPY pipelines pipelines
 RUN pip install -c constraints.txt ".[postgres,redis,kafka]"
+# What numba compiles below is kept under the time of its source, and layers hold whole seconds: without this it would be compiled again.
+RUN find /opt/factotum/lib -path '*/site-packages/features/*.py' -exec touch -d '2020-01-01T00:00:00Z' {} + \
+ && python -m compileall -q /opt/factotum/lib/python3*/site-packages/features
 
 # ---- what runs
 FROM python:${PYTHON} AS runtime
@@ -39,6 +42,9 @@ ENV PATH=/opt/factotum/bin:$PATH \
     FACTOTUM_HOME=/home/factotum/.factotum
 USER factotum
 WORKDIR /home/factotum
+# The search of routes, compiled by and for who runs it: the first start answers at once. On a processor with other instructions than the
+# building machine's it is compiled again, and /readyz says 503 until that is done.
+RUN python -c "from features.itinerary.search import warm; warm()"
 RUN mkdir -p .factotum
 VOLUME ["/home/factotum/.factotum"]
 EXPOSE 8000

@@ -44,7 +44,7 @@ def refresh(
     off = {stop.id for row, stop in enumerate(timetable.stops) if not said.on_sale[row]}
     remembered = home / domain.name / OFF_SALE
     before = set(json.loads(remembered.read_text(encoding="utf-8"))) if remembered.is_file() else set()
-    written = asyncio.run(_store(address(home, deployment.storage.url), domain.name, free, off, before - off, dry_run))
+    written = asyncio.run(_store(home, address(home, deployment.storage.url), domain.name, free, off, before - off, dry_run))
     if not dry_run:
         remembered.parent.mkdir(parents=True, exist_ok=True)
         write_json(remembered, sorted(off))
@@ -63,11 +63,11 @@ def refresh(
     }
 
 
-async def _store(url: str, domain: str, free: dict[str, int], off: set[str], back: set[str], dry_run: bool) -> int:
+async def _store(home: Path, url: str, domain: str, free: dict[str, int], off: set[str], back: set[str], dry_run: bool) -> int:
     """How many stops are other than they stood."""
     database = Database(url)
     try:
-        seats = Seats(database)
+        seats = Seats(database, home)
         stands = {seat.item: seat for seat in await seats.since(domain, 0)}
         changed = {item: count for item, count in free.items() if item not in stands or stands[item].free != count}
         closed = [item for item in sorted(off) if item not in stands or stands[item].on_sale]

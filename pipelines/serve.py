@@ -128,6 +128,7 @@ class _Run:
         self.log = home / "logs" / LOG
         self.signals = 0
         self.signalled_at = 0.0
+        self.waited_for: list[str] = []  # what was said of it already
         self.said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def to_the_end(self) -> int:
@@ -211,10 +212,18 @@ class _Run:
         return 1
 
     def _ready(self) -> bool:
+        """What keeps it from being ready is said once."""
         try:
             with urllib.request.urlopen(f"{self.address}/readyz", timeout=2.0) as answer:
                 return bool(answer.status == 200)
-        except (OSError, urllib.error.HTTPError):
+        except urllib.error.HTTPError as error:
+            with suppress(OSError, ValueError, KeyError, TypeError):  # not our own words: a proxy's
+                for reason in json.loads(error.read())["waits_for"]:
+                    if reason not in self.waited_for:
+                        self.waited_for.append(reason)
+                        self.reporter.say(f"not ready yet: it waits for this: {reason}")
+            return False
+        except OSError:
             return False
 
     def _finish(self, child: subprocess.Popen[bytes], folder: Path) -> None:

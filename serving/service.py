@@ -16,6 +16,7 @@ from pathlib import Path
 import configs
 from configs.deployment import Deployment
 from configs.domain import Domain
+from features.state import Means
 from serving import counting, degraded
 from serving.access.breakers import Breakers, OpenError
 from serving.access.secrets import Secrets, judge_addresses
@@ -29,7 +30,8 @@ from serving.events.exchange import Exchange
 from serving.fallback import PART, Fallback
 from serving.filters import FilterError
 from serving.housekeeping import Housekeeping
-from serving.itinerary.choosing import Choosing
+from serving.itinerary.choosing import Choosing, chosen, owned
+from serving.itinerary.fitting import Advice, unfit
 from serving.itinerary.following import Itineraries
 from serving.itinerary.ordering import Ordering
 from serving.itinerary.scores import Scores
@@ -45,8 +47,8 @@ from serving.scored import ScoredFiles
 from serving.slate import Slate, SlateItem
 from serving.standing import Standing
 from serving.storage.cache import Levels
-from serving.storage.choices import Choices
-from serving.storage.database import Database, address
+from serving.storage.choices import Choices, Said
+from serving.storage.database import Database, DatabaseAwayError, address, now_us
 from serving.storage.interactions import Interactions
 from serving.storage.notifications import Notifications
 from serving.storage.slates import Slates, SlateWriter
@@ -111,7 +113,8 @@ class Service:
         )
         self.interactions = Interactions(self.database)
         self.live = Live(home, self.domains, deployment, self.database, self.metrics, self.ownership.erased)
-        self.itineraries = Itineraries(self.domains, self.live, self.database, int(deployment.storage.settle_s * 1e6), self.metrics)
+        settle_us = int(deployment.storage.settle_s * 1e6)
+        self.itineraries = Itineraries(self.domains, self.live, self.database, home, settle_us, self.metrics)
         self.slates = SlateWriter(self.database, home, deployment.storage.spool, self.metrics, partial(self.ownership.erased.at, "user"))
         self._stored_slates = Slates(self.database)
         self.metrics.slates_waiting.set_function(lambda: len(self.slates))
@@ -203,11 +206,14 @@ class Service:
     # ------------------------------------------------------------ answers
 
     async def recommend(self, ask: Ask) -> Slate:
-        """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. What is sold out is not in it. Raises
-        FilterError, NotReadyError."""
+        """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. What is sold out is not in it, nor what
+        has begun or clashes with what the person holds, unless the domain wants that marked only. Raises FilterError, NotReadyError."""
+        await self.itineraries.hear(ask.domain)
         gone = self.itineraries.gone(ask.domain)
-        if gone:
-            ask = replace(ask, exclude=(*ask.exclude, *sorted(gone)))
+        advice = await self._advised(ask)
+        left_out = () if advice is None else advice.left_out
+        if gone or left_out:
+            ask = replace(ask, exclude=(*ask.exclude, *sorted(gone), *left_out))
         try:
             async with self._asking(), asyncio.timeout(ask.deadline_s + _GRACE_S):
                 slate = await self.recommender.recommend(ask)
@@ -222,14 +228,39 @@ class Service:
                 exc_info=None if isinstance(error, TimeoutError | LateError | UnreachableError | OpenError | NotReadyError) else error,
             )
             slate = await asyncio.to_thread(self._fallbacks[ask.domain].slate, ask, standing)
-        if self._behind():
+        if self._behind() or (advice is not None and advice.away):
             slate = replace(slate, degraded=(*slate.degraded, DATABASE))
+        if advice is not None:
+            notes = advice.notes(frozenset(item.item for item in slate.items))
+            slate = replace(slate, notes=(*slate.notes, *notes)) if notes else slate
         for part in slate.degraded:
             self.metrics.degraded.labels(ask.domain, part).inc()
             degraded.note(part)
         for stage, milliseconds in slate.stages_ms.items():
             self.metrics.stage_seconds.labels(ask.domain, stage).observe(milliseconds / 1_000.0)
         return slate
+
+    async def _advised(self, ask: Ask) -> Advice | None:
+        """None in a domain without a timetable in service."""
+        words = self.domains[ask.domain].itinerary
+        if words is None:
+            return None
+        try:
+            current = self.itineraries.current(ask.domain)
+        except NotReadyError:
+            return None
+        engine, people = self.live.standing(ask.domain).engine, self.live.standing(ask.domain).people
+        means_owned = bool(int(engine.kinds.means[engine.kinds.strongest]) & int(Means.OWNED))  # what a history is taken for
+        has: Sequence[str] = (ask.history or ()) if means_owned else ()
+        said: Sequence[Said] = ()
+        away = False
+        if ask.user is not None:
+            has = owned(people.state(ask.user), engine.catalogue.ids.id)
+            try:
+                said, _ = await self.choosing.stored.told(ask.domain, ask.user)
+            except DatabaseAwayError:
+                away = True
+        return Advice(unfit(current, words, chosen(current, said, has), now_us()), current, words, ask.language, away)
 
     def similar(self, domain: str, item: int, k: int) -> tuple[SlateItem, ...]:
         """The k available items most like one. Raises IndexError, NotReadyError."""

@@ -187,6 +187,8 @@ def test_the_image_is_built_in_stages_runs_without_root_and_is_watched() -> None
     runtime = lines[lines.index(stages[1]) :]
     assert "USER factotum" in runtime
     assert any(line.startswith("HEALTHCHECK") and "/healthz" in line for line in runtime)
+    warming = next(place for place, line in enumerate(runtime) if line.startswith("RUN") and "search import warm" in line)
+    assert warming > runtime.index("USER factotum")  # what is compiled is kept in the home of who compiles, and only found by them
     for line in lines:
         if line.startswith("COPY") and "--from" not in line:
             for source in line.split()[1:-1]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 
@@ -73,7 +73,7 @@ def create_app(service: Service) -> FastAPI:
     for domain in service.domains.values():
         if domain.itinerary is not None:
             for resource in (stops, route_papers, routes, choices, orders, timetable_admin):
-                app.include_router(resource.router(service, domain))
+                app.include_router(resource.router(service, domain), dependencies=[Depends(_heard(service, domain.name))])
     app.include_router(recommendations.router(service))
     app.include_router(events.router(service))
     app.include_router(items.router(service))
@@ -97,3 +97,12 @@ def create_app(service: Service) -> FastAPI:
         )  # outside of the gate: a page must be able to read why it was refused
     app.add_middleware(Edge, metrics=service.metrics, limit=service.deployment.http.body_limit, audit=service.audit)
     return app
+
+
+def _heard(service: Service, domain: str) -> Callable[[], Awaitable[None]]:
+    """Before each answer about a timetable: what other processes wrote of it is known."""
+
+    async def heard() -> None:
+        await service.itineraries.hear(domain)
+
+    return heard

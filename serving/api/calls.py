@@ -62,6 +62,7 @@ def _popular(service: Service, domain: Domain, call: Call) -> Endpoint:
                 {"domain": domain.name, "model_version": engine.version, "mode": "popular", "items": orjson.Fragment(listed)}
             )
 
+        await service.itineraries.hear(domain.name)
         if service.itineraries.gone(domain.name):  # what is sold out changes more often than bytes that are worth keeping
             standing = service.standing(domain.name)
             listed = answers.items(service.popular(domain.name, call.k), call.echo)
@@ -86,6 +87,7 @@ def _similar(service: Service, domain: Domain, call: Call) -> Endpoint:
             raise Problem(
                 404, "unknown-item", f"no such {domain.items.noun}", [Fault(key, f"unknown {domain.items.noun}", answers.as_number(item))]
             )
+        await service.itineraries.hear(domain.name)
         found = service.similar(domain.name, row, k)
         mode = found[0].sources[0] if found else "similar"
         slate = Slate(secrets.token_hex(16), domain.name, engine.version, "default", mode, found)

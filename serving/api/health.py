@@ -11,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from serving.api import answers
 from serving.service import Service
 
+COMPILING = "the search is being compiled for this machine, which happens once"
+
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["health"])
@@ -20,9 +22,10 @@ def router(service: Service) -> APIRouter:
         """200 while the process answers at all."""
         return answers.json({"status": "alive"})
 
-    @routes.get("/readyz", responses={503: {"description": "No domain has a bundle in service"}})
+    @routes.get("/readyz", responses={503: {"description": "No domain has a bundle in service, or the search is being compiled"}})
     async def ready() -> Response:
-        """Each part with its state. `degraded` still answers: the database is away, or a bundle was refused."""
+        """Each part with its state. `degraded` still answers: the database is away, or a bundle was refused. `waits_for`: what keeps
+        it from being ready; after the first start on a machine that is the compilation of the search, up to a minute or two."""
         domains = service.live.report()
         away = service.live.database_away
         some = any("version" in said for said in domains.values())
@@ -37,7 +40,11 @@ def router(service: Service) -> APIRouter:
                 "room": service.deployment.storage.spool,
             },
         }
-        status = "ready" if whole else "degraded" if some else "not ready"
+        compiling = service.itineraries.compiling
+        if service.itineraries:
+            parts["search"] = {"state": "compiling", "why": COMPILING} if compiling else {"state": "ready"}
+        waits_for = [*([] if some else ["a bundle in service"]), *([COMPILING] if compiling else [])]
+        status = "not ready" if waits_for else "ready" if whole else "degraded"
         parts["dependencies"] = {
             name: {
                 "state": seen.state,
@@ -46,7 +53,8 @@ def router(service: Service) -> APIRouter:
             }
             for name, seen in service.breakers.seen()
         }
-        return answers.json({"status": status, "parts": parts}, 200 if some else 503, None if some else {"Retry-After": "5"})
+        said = {"status": status, "waits_for": waits_for, "parts": parts}
+        return answers.json(said, 503 if waits_for else 200, {"Retry-After": "5"} if waits_for else None)
 
     if service.deployment.metrics:
 

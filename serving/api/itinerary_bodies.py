@@ -131,9 +131,9 @@ class AlternativesBody(Body):
 
 
 class RouteMailBody(Body):
-    """The route goes to the caller's own address."""
+    """The route goes to the caller's own address. `language`: of the mail; left out, the one of the account's profile."""
 
-    language: Language = "en"
+    language: Language | None = None
 
 
 class ChoiceBody(Body):
@@ -162,12 +162,14 @@ class AnswersBody(Body):
 
 
 class OrderBody(Body):
-    """`contact`: the address for the answer, the account's own unless said."""
+    """`contact`: the address for the answer, the account's own unless said. `language`: of the mail to the desk; left out, the one of the
+    account's profile."""
 
     concerts: Annotated[list[Id], Field(min_length=1, max_length=50)]
     party: Annotated[int, Field(ge=1, le=50)] = 1
     contact: Annotated[Text, Field(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     note: Annotated[Text, Field(max_length=500)] = ""
+    language: Language | None = None
 
 
 class SaleBody(Body):

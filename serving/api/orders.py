@@ -55,7 +55,10 @@ def router(service: Service, domain: Domain) -> APIRouter:
         if known is None:  # what is sold out meanwhile is no reason to refuse what was placed before
             _check(current, domain, concerts, body.party)
         wanted = Order(secrets.token_hex(16), domain.name, user, attempt, concerts, body.party, contact, body.note, 0)
-        order, new = (known, False) if known is not None else await service.ordering.place(wanted)
+        if known is not None:
+            order, new = known, False
+        else:
+            order, new = await service.ordering.place(wanted, await permits.language(service, caller, body.language))
         if (order.stops, order.party, order.contact, order.note) != (concerts, body.party, contact, body.note):
             fault = Fault("header Idempotency-Key", "stands for another order")
             raise Problem(409, "attempt", "this Idempotency-Key was used for another order; take a new one", [fault])

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from fastapi import Request
 
-from configs.domain import Domain
+from configs.domain import Domain, Language
 from serving.access.identity import NOBODY, Caller, Scope
 from serving.accounts import AccountError
 from serving.api.gate import CHALLENGE
@@ -68,6 +68,13 @@ def person(request: Request) -> Caller:
     if caller.kind != "account":
         raise Problem(403, "no-account", "a key is nobody: this needs a person's token")
     return caller
+
+
+async def language(service: Service, caller: Caller, said: Language | None) -> Language:
+    """In which language a person is written to: as they say, else as their profile says. Raises DatabaseAwayError."""
+    if said is not None:
+        return said
+    return "ru" if (await service.accounts.profile(caller.name)).language == "ru" else "en"
 
 
 async def own_user(service: Service, request: Request, domain: str) -> str:

@@ -77,10 +77,10 @@ def router(service: Service, domain: Domain) -> APIRouter:
         return answers.json({"route_id": route_id, "language": language, "text": text})
 
     @routes.get("/routes/{route_id}/ics", responses=_file(calendars.MEDIA_TYPE))
-    async def ics(route_id: str) -> Response:
+    async def ics(route_id: str, language: Said = "en") -> Response:
         """A route as a calendar (RFC 5545)."""
         current = service.itineraries.current(domain.name)
-        made = calendars.calendar(current.timetable, known_route(current, route_id), domain.title, host, datetime.now(UTC))
+        made = calendars.calendar(current.timetable, known_route(current, route_id), domain.title, host, datetime.now(UTC), language)
         return Response(made, headers=_named("route.ics"), media_type=f"{calendars.MEDIA_TYPE}; charset=utf-8")
 
     @routes.get("/routes/{route_id}/pdf", responses=_file(papers.MEDIA_TYPE))
@@ -110,8 +110,9 @@ def router(service: Service, domain: Domain) -> APIRouter:
         if account.email is None:
             raise Problem(409, "no-address", "this account has no mail address")
         await count(service, request, caller.name)
-        subject, text = describing.letter(current, words, rows, body.language)
-        calendar = calendars.calendar(current.timetable, rows, domain.title, host, datetime.now(UTC)).decode()
+        language = await permits.language(service, caller, body.language)
+        subject, text = describing.letter(current, words, rows, language)
+        calendar = calendars.calendar(current.timetable, rows, domain.title, host, datetime.now(UTC), language).decode()
         values = {"subject": subject, "text": text, "calendar": calendar}
         payload: dict[str, object] = {"account": caller.name, "to": account.email, "template": ROUTE, "values": values}
         async with service.database.writing() as connection:

@@ -26,6 +26,7 @@ from serving import degraded
 from serving.api import answers, documents, permits
 from serving.api.bodies import read
 from serving.api.credentials import moment
+from serving.api.health import COMPILING
 from serving.api.itinerary_answers import AlternativesAnswer, EndorsementAnswer, RouteAnswer, RouteAvailability, SearchAnswer
 from serving.api.itinerary_bodies import AlternativesBody, RoutesBody, WishesBody, wishes
 from serving.api.problems import Fault, Problem
@@ -87,8 +88,9 @@ def router(service: Service, domain: Domain) -> APIRouter:
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
+        scores = _scores(worth)
         listed = [
-            route_document(current, rows, value, why(current, rows, whom.chosens, _score(worth), whom.state is not None, body.language))
+            route_document(current, rows, value, why(current, rows, whom.chosens, scores, whom.state is not None, body.language))
             for rows, value in outcome.routes
         ]
         told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
@@ -219,9 +221,10 @@ async def worth_for(service: Service, standing: Standing, current: Current, whom
     return worth_of(scores, popular, favourites, FAVOURITE)
 
 
-def _score(worth: Worth) -> Any:
+def _scores(worth: Worth) -> list[float]:
+    """Of each stop, as Python's own numbers: they are looked up one by one."""
     assert worth.score is not None
-    return worth.score
+    return [float(score) for score in worth.score]
 
 
 async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
@@ -235,8 +238,7 @@ async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *
         async with asyncio.timeout(limit_s):
             await service.itineraries.warmed()
     except TimeoutError:
-        detail = "the search is being compiled for this machine, which happens once; try again"
-        raise Problem(503, "not-ready", detail, headers={"Retry-After": "5"}) from None
+        raise Problem(503, "not-ready", f"{COMPILING}; try again", headers={"Retry-After": "5"}) from None
     try:
         async with asyncio.timeout(limit_s):
             return await asyncio.to_thread(act, *args, **words)

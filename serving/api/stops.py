@@ -16,7 +16,7 @@ from serving.api.credentials import moment
 from serving.api.itinerary_answers import ArtistsAnswer, ComposersAnswer, HallsAnswer, NamedStopsAnswer, StopAnswer, StopsAnswer
 from serving.api.problems import Fault, Problem
 from serving.itinerary.current import Current
-from serving.itinerary.showing import days_of, free_of, nearest, stop_document
+from serving.itinerary.showing import days_of, free_of, nearest, stop_document, stop_json
 from serving.service import Service
 
 _Name = Annotated[str | None, Query(min_length=1, max_length=500)]
@@ -50,7 +50,7 @@ def router(service: Service, domain: Domain) -> APIRouter:
         current = service.itineraries.current(domain.name)
         found = _found(current, asked)
         start = (asked.page - 1) * asked.size
-        listed = [stop_document(current, words, row) for row in found[start : start + asked.size]]
+        listed = [stop_json(current, words, row) for row in found[start : start + asked.size]]
         as_of = current.availability.as_of
         about = {"days": current.timetable.days, "as_of": moment(as_of) if as_of else None}
         return answers.json(_headed(domain, current) | about | {"concerts": listed, "total": len(found)})
@@ -167,5 +167,5 @@ def _with_stops(domain: Domain, words: Itinerary, current: Current, of: str, nam
     rows = known.get(name)
     if rows is None:
         raise Problem(404, f"unknown-{of}", f"no such {of}", [Fault("path", f"unknown {of}", name, nearest(name, list(known)))])
-    listed = [stop_document(current, words, row) for row in rows]
+    listed = [stop_json(current, words, row) for row in rows]
     return answers.json(_headed(domain, current) | _named(current, of, name, rows) | {"stops": listed})

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from configs.domain import Language
 from features.itinerary.timetable import Timetable
 from serving.itinerary.showing import ends_at, legs, local, zone
 
@@ -18,7 +19,7 @@ _OCTETS = 75  # of a line, without its end (section 3.1)
 _STEP = timedelta(days=1)
 
 
-def calendar(timetable: Timetable, rows: Sequence[int], name: str, host: str, stamp: datetime) -> bytes:
+def calendar(timetable: Timetable, rows: Sequence[int], name: str, host: str, stamp: datetime, language: Language = "en") -> bytes:
     """One event a stop. `name`: of the calendar; `host`: makes the events' ids the world's own; `stamp`: when it was made."""
     stops = [timetable.stops[row] for row in rows]
     walks = {leg["after"]: leg for leg in legs(timetable, rows)}
@@ -29,8 +30,8 @@ def calendar(timetable: Timetable, rows: Sequence[int], name: str, host: str, st
     for stop in stops:
         hall = timetable.halls[stop.hall]
         said = [*([", ".join(stop.artists)] if stop.artists else []), *([", ".join(stop.composers)] if stop.composers else [])]
-        if stop.id in walks:
-            said.append(f"→ {hall}: {walks[stop.id]['walk']} min")
+        if stop.id in walks and walks[stop.id]["walk"]:
+            said.append(f"→ {hall}: {walks[stop.id]['walk']} {'мин' if language == 'ru' else 'min'}")
         lines += [
             "BEGIN:VEVENT",
             f"UID:{_uid(stop.id)}-{timetable.version}@{host}",

@@ -109,12 +109,17 @@ def letter(current: Current, words: Itinerary, rows: Sequence[int], language: La
             day = stop.day
             lines += ["", timetable.days[stop.day], ""]
         if stop.id in walks and walks[stop.id]["walk"]:
-            lines.append(_of("walk", language, minutes=walks[stop.id]["walk"]))
+            lines.append(on_foot(walks[stop.id]["walk"], language))
         begins, ends = local(timetable, stop.starts_at), local(timetable, ends_at(stop))
         price = f" ({money(stop.price, words)})" if stop.price else ""
         lines.append(f"{begins:%H:%M}-{ends:%H:%M} {timetable.halls[stop.hall]}: {stop.title}{price}")
     subject = _of("subject", language, stops=facts.stops, days=", ".join(facts.days))
     return "".join(character if character.isprintable() else " " for character in subject)[:200], "\n".join(lines) + "\n"
+
+
+def on_foot(minutes: int, language: Language) -> str:
+    """The line between two stops."""
+    return _of("walk", language, minutes=minutes)
 
 
 def _of(word: str, language: Language, **values: object) -> str:

@@ -1,6 +1,7 @@
 """What a replica keeps current of its timetables: seats and labels that others wrote, and the timetable of the bundle in service.
 
-Everything is polled, as in serving/live.py; what this replica wrote itself is seen by its very next answer.
+Everything is polled, as in serving/live.py; what this replica wrote itself is seen by its very next answer, and so is what another process
+of the same home wrote, which rings a bell (serving/storage/bell.py) that is looked at before each answer.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from configs.domain import Domain
 from features.itinerary.search import warm
@@ -15,6 +17,7 @@ from features.itinerary.timetable import Timetable
 from serving.itinerary.current import Current
 from serving.live import Live, NotReadyError
 from serving.metrics import Metrics
+from serving.storage.bell import Bell
 from serving.storage.database import Database, DatabaseAwayError, now_us
 from serving.storage.seats import Label, Seat, Seats
 
@@ -24,8 +27,9 @@ log = logging.getLogger("factotum.itinerary")
 class _Followed:
     """What is known of one domain. Read by any thread; written by the event loop."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, bell: Bell) -> None:
         assert domain.itinerary is not None
+        self.bell, self.heard = bell, 0  # so often it had rung when the database was read last
         self.name, self.words = domain.name, domain.itinerary
         self.planned: tuple[str, Timetable] | None = None  # of the bundle so called
         self.current: Current | None = None
@@ -67,19 +71,26 @@ class Itineraries:
     """The timetables of all domains that have one, from `start` to `stop`. `settle_us`: a row may become visible so long after it was
     stamped."""
 
-    def __init__(self, domains: Mapping[str, Domain], live: Live, database: Database, settle_us: int, metrics: Metrics) -> None:
+    def __init__(
+        self, domains: Mapping[str, Domain], live: Live, database: Database, home: Path, settle_us: int, metrics: Metrics
+    ) -> None:
         self._live, self._metrics, self._settle_us = live, metrics, settle_us
-        self.stored = Seats(database)
-        self._of = {name: _Followed(domain) for name, domain in domains.items() if domain.itinerary is not None}
+        self.stored = Seats(database, home)
+        timed = {name: domain for name, domain in domains.items() if domain.itinerary is not None}
+        self._of = {name: _Followed(domain, self.stored.bell(name)) for name, domain in timed.items()}
         self._tasks: list[asyncio.Task[None]] = []
         self._warming: asyncio.Task[None] | None = None
 
     def __contains__(self, domain: str) -> bool:
         return domain in self._of
 
+    def __len__(self) -> int:
+        """How many domains have one."""
+        return len(self._of)
+
     async def start(self) -> None:
         if self._of:
-            self._warming = asyncio.create_task(asyncio.to_thread(warm), name="search-warming")
+            self._warming = asyncio.create_task(self._warm(), name="search-warming")
         for followed in self._of.values():
             self._plan(followed)
             try:
@@ -95,10 +106,23 @@ class Itineraries:
             await asyncio.gather(self._warming, return_exceptions=True)  # a thread cannot be called back
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def compiling(self) -> bool:
+        """Whether searches still wait until the kernel is compiled for this machine."""
+        return self._warming is not None and not self._warming.done()
+
     async def warmed(self) -> None:
         """Returns when the search is compiled: at once, but for the first seconds after the first start on a machine."""
         if self._warming is not None and not self._warming.done():
             await asyncio.shield(self._warming)
+
+    async def _warm(self) -> None:
+        """What fails here fails again in the first search, which says so to who asked: it keeps nobody else waiting."""
+        try:
+            await asyncio.to_thread(warm)
+        except Exception:
+            self._metrics.errors.labels("search").inc()
+            log.exception("the search could not be compiled beforehand")
 
     def current(self, domain: str) -> Current:
         """Raises NotReadyError where no bundle of the domain is in service, or the one that is has no timetable."""
@@ -136,10 +160,22 @@ class Itineraries:
                 self._metrics.errors.labels("seats").inc()
                 log.exception("following the seats failed", extra={"fields": {"domain": followed.name}})
 
+    async def hear(self, domain: str) -> None:
+        """Sees that what another process of this home wrote before now is known; at once where nothing was written. While the database is
+        away what is known stays."""
+        followed = self._of.get(domain)
+        if followed is not None and followed.bell.rung() != followed.heard:
+            try:
+                await self._follow(followed)
+            except DatabaseAwayError as error:
+                log.debug("seats stay as they were: the database is away", extra={"fields": {"why": str(error)}})
+
     async def _follow(self, followed: _Followed) -> None:
+        rung = followed.bell.rung()  # before the database is read: what rings meanwhile is looked at again
         since = max(0, followed.horizon - self._settle_us)
         seats = await self.stored.since(followed.name, since)
         followed.fold(seats, await self.stored.labels_since(followed.name, since))
+        followed.heard = rung
 
     def _plan(self, followed: _Followed) -> None:
         """Takes over the timetable of the bundle in service."""

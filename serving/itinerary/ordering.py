@@ -10,14 +10,16 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from functools import partial
 from urllib.parse import unquote
 
 import httpx
 
-from configs.domain import Domain, Itinerary
+from configs.domain import Domain, Itinerary, Language
 from serving.events.consumers import NotDoneError, RefusedError
 from serving.itinerary.current import Current
 from serving.itinerary.showing import ends_at, local, money
+from serving.itinerary.telling import counted
 from serving.live import NotReadyError
 from serving.mail import address
 from serving.storage.database import Database
@@ -26,6 +28,20 @@ from serving.storage.outbox import Envelope
 
 PLACED = "order.placed"
 _TIMEOUT_S = 10.0
+
+_SAID: dict[str, dict[Language, str]] = {
+    "subject": {"en": "Order {order}: {stops} for {party}", "ru": "Заказ {order}: {stops}, человек: {party}"},
+    "order": {"en": "Order {order}", "ru": "Заказ {order}"},
+    "people": {"en": "People: {party}", "ru": "Человек: {party}"},
+    "answer": {"en": "Answer to: {contact}", "ru": "Ответить: {contact}"},
+    "gone": {"en": "{name}: not in the timetable any more", "ru": "{name}: в расписании больше нет"},
+    "unpriced": {"en": "price unknown", "ru": "цена неизвестна"},
+    "together": {"en": "Together for one: {one}, for {party}: {all}", "ru": "Всего на одного: {one}, на {party}: {all}"},
+    "together_from": {
+        "en": "Together, as far as prices are known, for one: {one}, for {party}: {all}",
+        "ru": "Всего, насколько известны цены, на одного: {one}, на {party}: {all}",
+    },
+}
 
 log = logging.getLogger("factotum.orders")
 
@@ -43,11 +59,12 @@ class Ordering:
         self.orders = Orders(database)
         self._domains, self._current, self._mail = domains, current, mail
 
-    async def place(self, order: Order) -> tuple[Order, bool]:
+    async def place(self, order: Order, language: Language = "en") -> tuple[Order, bool]:
         """The order as it stands, and whether it is new: one that comes again changes nothing and is sent no second time. Where nobody is
-        named to send it to it is only stored. Raises DatabaseAwayError."""
+        named to send it to it is only stored. `language`: of the mail. Raises DatabaseAwayError."""
         words = self._domains[order.domain].itinerary
-        return await self.orders.place(order, announced if words is not None and words.orders_to is not None else None)
+        told = words is not None and words.orders_to is not None
+        return await self.orders.place(order, partial(announced, language=language) if told else None)
 
     async def send(self, envelope: Envelope) -> None:
         """The effect of the consumer `orders`. Raises NotDoneError, RefusedError, and whatever leaves it open whether it was sent."""
@@ -63,37 +80,44 @@ class Ordering:
         except NotReadyError as error:
             raise NotDoneError(str(error)) from None
         if words.orders_to.startswith("mailto:"):
-            await self._mail(letter(order, words, current, unquote(words.orders_to.removeprefix("mailto:"))), envelope.event_id)
+            language: Language = "ru" if envelope.payload.get("language") == "ru" else "en"
+            to = unquote(words.orders_to.removeprefix("mailto:"))
+            await self._mail(letter(order, words, current, to, language), envelope.event_id)
         else:
             await _post(words.orders_to, order)
         log.info("an order was sent", extra={"fields": {"domain": domain, "event": envelope.event_id}})
 
 
-def announced(order: Order) -> Envelope:
-    """The same order has the same event: it can be told once."""
-    return Envelope(PLACED, order.domain, {"domain": order.domain, "order": order.order}, f"order-{order.order}")
+def announced(order: Order, language: Language = "en") -> Envelope:
+    """The same order has the same event: it can be told once. `language`: in which it is written to the desk."""
+    return Envelope(PLACED, order.domain, {"domain": order.domain, "order": order.order, "language": language}, f"order-{order.order}")
 
 
-def letter(order: Order, words: Itinerary, current: Current, to: str) -> EmailMessage:
+def letter(order: Order, words: Itinerary, current: Current, to: str, language: Language) -> EmailMessage:
     """An order as somebody at a desk reads it. Raises RefusedError for an address that cannot stand in a mail."""
     timetable = current.timetable
-    lines = [f"Order {order.order}", f"People: {order.party}", f"Answer to: {order.contact}", ""]
-    whole = 0
+
+    def said(word: str, **values: object) -> str:
+        return _SAID[word][language].format(**values)
+
+    lines = [said("order", order=order.order), said("people", party=order.party), said("answer", contact=order.contact), ""]
+    whole, priced = 0, True
     for name in order.stops:
         row = timetable.rows.get(name)
         if row is None:
-            lines.append(f"{name}: not in the timetable any more")
+            lines.append(said("gone", name=name))
             continue
         stop = timetable.stops[row]
         begins, ends = local(timetable, stop.starts_at), local(timetable, ends_at(stop))
-        whole += stop.price or 0
-        price = "price unknown" if stop.price is None else money(stop.price, words)
+        whole, priced = whole + (stop.price or 0), priced and stop.price is not None
+        price = said("unpriced") if stop.price is None else money(stop.price, words)
         lines.append(f"{stop.id}: {begins:%Y-%m-%d %H:%M}-{ends:%H:%M}, {timetable.halls[stop.hall]}: {stop.title} ({price})")
-    lines += ["", f"Together for one: {money(whole, words)}, for {order.party}: {money(whole * order.party, words)}"]
+    cost = {"one": money(whole, words), "party": order.party, "all": money(whole * order.party, words)}
+    lines += ["", said("together" if priced else "together_from", **cost)]
     if order.note:
         lines += ["", order.note]
     message = EmailMessage()
-    message["Subject"] = f"Order {order.order}: {len(order.stops)} for {order.party}"
+    message["Subject"] = said("subject", order=order.order, stops=counted(len(order.stops), words, "stop", language), party=order.party)
     address(message, to, order.created)
     message.set_content("\n".join(lines) + "\n")
     return message

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fpdf import FPDF
-from fpdf.enums import XPos, YPos
+from fpdf.enums import Align, XPos, YPos
 
 from configs.domain import Itinerary, Language
 from serving.itinerary.current import Current
-from serving.itinerary.describing import description
+from serving.itinerary.describing import description, on_foot
 from serving.itinerary.showing import ends_at, legs, local, money
 
 MEDIA_TYPE = "application/pdf"
@@ -47,10 +47,8 @@ def paper(
             day = stop.day
             pdf.ln(3.0)
             _line(pdf, timetable.days[stop.day], family, "B", 12.0, 8.0)
-        if stop.id in walks:
-            leg = walks[stop.id]
-            said = f"{leg['walk']} min" if language == "en" else f"{leg['walk']} мин"
-            _line(pdf, f"      -> {said}", family, "", 8.0, 5.0)
+        if stop.id in walks and walks[stop.id]["walk"]:
+            _line(pdf, on_foot(walks[stop.id]["walk"], language), family, "", 8.0, 5.0)
         begins, ends = local(timetable, stop.starts_at), local(timetable, ends_at(stop))
         price = f" ({money(stop.price, words)})" if stop.price else ""
         _line(pdf, f"{begins:%H:%M}-{ends:%H:%M}  {timetable.halls[stop.hall]}", family, "B", 10.0, _LINE)
@@ -62,7 +60,7 @@ def paper(
 
 def _line(pdf: FPDF, text: str, family: str, style: str, size: float, height: float) -> None:
     pdf.set_font(family, style, size)
-    pdf.multi_cell(0, height, text, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    pdf.multi_cell(0, height, text, align=Align.L, new_x=XPos.LMARGIN, new_y=YPos.NEXT)  # stretched to both margins names are torn apart
 
 
 def _family(pdf: FPDF, text: str, folders: Sequence[str]) -> str:

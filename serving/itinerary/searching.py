@@ -20,6 +20,7 @@ from features.itinerary.search import DEADLINE_S, Routes, Rows
 from features.itinerary.wishes import Objective, Wishes
 from serving.itinerary.choosing import Chosens
 from serving.itinerary.current import Current
+from serving.itinerary.fitting import kept as usable
 
 _LEFT_OUT: dict[str, dict[Language, str]] = {
     "clash": {
@@ -83,8 +84,8 @@ def join(current: Current, wishes: Wishes, person: Chosens, language: Language) 
         return sorted(row for row in rows if timetable.days[timetable.stops[row].day] in days)
 
     bought = here(person.bought | frozenset(name for name in wishes.bought if name in timetable.rows))
-    clashing = _clashing(current, bought)
-    kept = [row for row in bought if row not in clashing]
+    kept = usable(timetable, bought)
+    clashing = [row for row in bought if row not in kept]
     wanted: list[int] = []
     refused: list[int] = []
     required = [*kept, *(timetable.rows[name] for name in wishes.must if name in timetable.rows)]
@@ -114,18 +115,6 @@ def join(current: Current, wishes: Wishes, person: Chosens, language: Language) 
         must_not=tuple(dict.fromkeys((*wishes.must_not, *no))),
     )
     return Joined(joined, tuple(notes))
-
-
-def _clashing(current: Current, rows: Sequence[int]) -> list[int]:
-    """Of tickets: those that cannot be kept beside an earlier one."""
-    kept: list[int] = []
-    out = []
-    for row in rows:
-        if kept and broken_hop(current.timetable, (kept[-1], row)) is not None:
-            out.append(row)
-        else:
-            kept.append(row)
-    return out
 
 
 def _named(current: Current, rows: Sequence[int]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -106,14 +107,13 @@ def stop_json(current: Current, words: Itinerary, row: int) -> orjson.Fragment:
 
 def route_document(current: Current, rows: Sequence[int], value: float | None, why: Sequence[str]) -> dict[str, Any]:
     """A route in a list of many: its stops by their ids, the way between them, the core of its portrait."""
-    timetable = current.timetable
-    way = legs(timetable, rows)
+    facts = _facts(current.timetable)
     return {
-        "route_id": route_id(timetable, rows),
+        "route_id": "~".join([current.timetable.version, *(facts.written[row] for row in sorted(rows, key=facts.place.__getitem__))]),
         "score": value,
-        "stops": [timetable.stops[row].id for row in rows],
-        "legs": way,
-        "portrait": core(timetable, rows, way),
+        "stops": [facts.ids[row] for row in rows],
+        "legs": [facts.leg(one, other).said for one, other in pairwise(rows) if facts.day[one] == facts.day[other]],
+        "portrait": core(current.timetable, rows),
         "why": list(why),
     }
 
@@ -137,36 +137,93 @@ def _recommended(current: Current) -> Recommended:
     return Recommended(of.concerts, of.artists | current.targets("artist"), of.works | current.targets("work"))
 
 
-def core(timetable: Timetable, rows: Sequence[int], way: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures that every list of routes shows, named as in features/itinerary/portrait.py: minutes, minor units, counts. `way`: the
-    route's legs."""
-    stops = [timetable.stops[row] for row in rows]
-    concerts = [stop for stop in stops if not stop.optional]
-    halls = [(stop.day, stop.hall) for stop in stops]
+def core(timetable: Timetable, rows: Sequence[int]) -> dict[str, Any]:
+    """The figures that every list of routes shows, named as in features/itinerary/portrait.py: minutes, minor units, counts."""
+    facts = _facts(timetable)
+    day, hall, concert = facts.day, facts.hall, facts.concert
+    concerts = [row for row in rows if concert[row]]
+    days = halls = genres = composers = 0
+    for row in rows:
+        days |= 1 << day[row]
+    for row in concerts:
+        halls |= 1 << hall[row]
+        genres |= facts.genre[row]
+        composers |= facts.composers[row]
+    way = [facts.leg(one, other) for one, other in pairwise(rows) if day[one] == day[other]]
     return {
-        "days": len({stop.day for stop in stops}),
+        "days": days.bit_count(),
         "concerts": len(concerts),
-        "events": len(stops) - len(concerts),
-        "halls": len({stop.hall for stop in concerts}),
-        "genres": len({stop.genre for stop in concerts if stop.genre is not None}),
-        "composers": len({name for stop in concerts for name in stop.composers}),
-        "music": sum(stop.minutes for stop in concerts),
-        "walking": sum(leg["walk"] for leg in way),
-        "waiting": sum(leg["wait"] for leg in way),
-        "cost": sum(stop.price or 0 for stop in stops),
-        "changes": sum(one[0] == other[0] and one[1] != other[1] for one, other in pairwise(halls)),
+        "events": len(rows) - len(concerts),
+        "halls": halls.bit_count(),
+        "genres": genres.bit_count(),
+        "composers": composers.bit_count(),
+        "music": sum([facts.minutes[row] for row in concerts]),
+        "walking": sum([leg.walk for leg in way]),
+        "waiting": sum([leg.wait for leg in way]),
+        "cost": sum([facts.price[row] for row in rows]),
+        "changes": sum([leg.changes for leg in way]),
     }
 
 
 def legs(timetable: Timetable, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Minutes on the way and of waiting between consecutive stops of a day."""
-    ways: list[list[int]] | None = timetable._kept.get("ways")
-    if ways is None:
-        ways = timetable._kept["ways"] = timetable.walk.tolist()  # a list of lists is quicker to look into than an array
-    out = []
-    for one, other in pairwise(rows):
-        before, after = timetable.stops[one], timetable.stops[other]
-        if before.day == after.day:
-            walk = ways[before.hall][after.hall]
-            out.append({"before": before.id, "after": after.id, "walk": walk, "wait": after.begins - before.ends - walk})
-    return out
+    facts, stops = _facts(timetable), timetable.stops
+    return [
+        {"before": stops[one].id, "after": stops[other].id, "walk": leg.walk, "wait": leg.wait}
+        for one, other in pairwise(rows)
+        if stops[one].day == stops[other].day
+        for leg in (facts.leg(one, other),)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """From one stop to the next of the day. `said`: the leg as JSON; `changes`: whether the hall is another."""
+
+    walk: int
+    wait: int
+    changes: bool
+    said: orjson.Fragment
+
+
+class _Facts:
+    """What a list of routes says of each stop, by row: looked up many times for every route, so it is taken out of the stops once a
+    timetable. Sets are bits of an integer."""
+
+    def __init__(self, timetable: Timetable) -> None:
+        stops = timetable.stops
+        genres: dict[str | None, int] = {None: 0}
+        names: dict[str, int] = {}
+        for stop in stops:
+            genres.setdefault(stop.genre, 1 << len(genres))
+            for name in stop.composers:
+                names.setdefault(name, 1 << len(names))
+        self._timetable, self._legs = timetable, dict[tuple[int, int], _Leg]()
+        self._walk: list[list[int]] = timetable.walk.tolist()
+        self.ids = [stop.id for stop in stops]
+        self.written = [route_id(timetable, [row]).partition("~")[2] for row in range(len(stops))]
+        self.place = {row: place for place, row in enumerate(sorted(range(len(stops)), key=self.ids.__getitem__))}
+        self.day = [int(stop.day) for stop in stops]
+        self.hall = [int(stop.hall) for stop in stops]
+        self.concert = [not stop.optional for stop in stops]
+        self.minutes = [stop.minutes for stop in stops]
+        self.price = [stop.price or 0 for stop in stops]
+        self.genre = [genres[stop.genre] for stop in stops]
+        self.composers = [sum(names[name] for name in set(stop.composers)) for stop in stops]
+
+    def leg(self, one: int, other: int) -> _Leg:
+        made = self._legs.get((one, other))
+        if made is None:
+            before, after = self._timetable.stops[one], self._timetable.stops[other]
+            walk = self._walk[before.hall][after.hall]
+            wait = after.begins - before.ends - walk
+            said = orjson.Fragment(orjson.dumps({"before": before.id, "after": after.id, "walk": walk, "wait": wait}))
+            made = self._legs[one, other] = _Leg(walk, wait, before.hall != after.hall, said)
+        return made
+
+
+def _facts(timetable: Timetable) -> _Facts:
+    facts: _Facts | None = timetable._kept.get("facts")
+    if facts is None:
+        facts = timetable._kept["facts"] = _Facts(timetable)
+    return facts

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from configs.domain import Itinerary, Language
 from serving.itinerary.choosing import Chosens
@@ -22,17 +20,16 @@ _WHY: dict[str, dict[Language, str]] = {
 }
 
 
-def why(current: Current, rows: Sequence[int], person: Chosens, scores: NDArray[np.float64], known: bool, language: Language) -> list[str]:
-    """`known`: whether the scores are this person's own; of somebody unknown they say what is asked for most."""
+def why(current: Current, rows: Sequence[int], person: Chosens, scores: Sequence[float], known: bool, language: Language) -> list[str]:
+    """`scores`: of each stop. `known`: whether they are this person's own; of somebody unknown they say what is asked for most."""
     stops = current.timetable.stops
     said = []
     for word, names in (("bought", person.bought), ("yes", person.yes), ("favourite", person.favourites)):
-        mine = [row for row in rows if stops[row].id in names]
+        mine = [row for row in rows if stops[row].id in names] if names else []
         if mine:
             said.append(_WHY[word][language].format(stops=_titles(current, mine)))
-    rest = [row for row in rows if stops[row].id not in person.bought and not stops[row].optional]
-    top = sorted(rest, key=lambda row: -scores[row])[:_NAMED]
-    above = [row for row in top if scores[row] > 0.5]
+    rest = [row for row in rows if not stops[row].optional and stops[row].id not in person.bought and scores[row] > 0.5]
+    above = heapq.nlargest(_NAMED, rest, key=scores.__getitem__)
     if above:
         said.append(_WHY["score" if known else "popular"][language].format(stops=_titles(current, above)))
     marked = [row for row in rows if RECOMMENDED in stops[row].labels]

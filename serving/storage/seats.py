@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import sqlalchemy as sa
 
+from serving.storage.bell import Bell
 from serving.storage.database import Database, now_us
 
 #: What a label may be put on.
 Labelled = Literal["stop", "artist", "composer", "work", "route"]
 LABELLED: tuple[Labelled, ...] = get_args(Labelled)
 UNKNOWN = -1  # stands for a number of free seats that nobody said
+
+_ROWS = 500  # of one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,10 @@ class Label:
 
 
 class Seats:
-    """Each call raises DatabaseAwayError."""
+    """Each call raises DatabaseAwayError. `home`: whose other processes are told at once of what is written."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, home: Path) -> None:
+        self._database, self._home = database, home
         self._seats, self._labels = database.tables.availability, database.tables.labels
 
     async def put_free(self, domain: str, free: Mapping[str, int]) -> list[Seat]:
@@ -53,21 +57,30 @@ class Seats:
         return await self._put(domain, items, {item: {"on_sale": on_sale} for item in items})
 
     async def _put(self, domain: str, items: Sequence[str], said: Mapping[str, Mapping[str, object]]) -> list[Seat]:
+        """`said`: the same columns of each item."""
         if not items:
             return []
         columns = self._seats.c
+        once = sorted(set(items))  # in one order, so that two transactions never wait for each other
         written: list[Seat] = []
         async with self._database.writing() as connection:
             stamp = now_us()
-            for item in sorted(set(items)):  # in one order, so that two transactions never wait for each other
-                whole = {"free": UNKNOWN, "on_sale": True, **said[item], "updated": stamp}
-                statement = self._database.insert(self._seats).values(domain=domain, item=item, **whole)
-                anew = {**said[item], "updated": stamp}
+            for first in range(0, len(once), _ROWS):
+                part = once[first : first + _ROWS]
+                rows = [{"domain": domain, "item": item, "free": UNKNOWN, "on_sale": True, **said[item], "updated": stamp} for item in part]
+                statement = self._database.insert(self._seats).values(rows)
+                anew = {name: statement.excluded[name] for name in (*said[part[0]], "updated")}
                 done = statement.on_conflict_do_update(index_elements=["domain", "item"], set_=anew).returning(
                     columns.item, columns.free, columns.on_sale, columns.updated
                 )
-                written.append(Seat(*(await connection.execute(done)).one()))
+                written += [Seat(*row) for row in (await connection.execute(done)).all()]
+        written.sort(key=lambda seat: seat.item)
+        self.bell(domain).ring()
         return written
+
+    def bell(self, domain: str) -> Bell:
+        """It rings whenever something of a domain was written."""
+        return Bell(self._home, domain)
 
     async def since(self, domain: str, since: int) -> list[Seat]:
         """Rows with updated >= since."""
@@ -86,6 +99,7 @@ class Seats:
             said = {"present": present, "updated": stamp}
             statement = self._database.insert(self._labels).values(domain=domain, of=of, target=target, label=label, **said)
             await connection.execute(statement.on_conflict_do_update(index_elements=["domain", "of", "target", "label"], set_=said))
+        self.bell(domain).ring()
         return Label(of, target, label, present, stamp)
 
     async def labels_since(self, domain: str, since: int) -> list[Label]:

@@ -12,6 +12,7 @@ import pytest
 
 import configs
 from pipelines.seats import refresh
+from serving.storage.bell import Bell
 from serving.storage.database import Database, address
 from serving.storage.seats import Seats
 from tests.pipelines.programme import FILES, domain, folder, with_line
@@ -28,7 +29,7 @@ def stored(home: Path, off_sale: Sequence[str] = ()) -> dict[str, tuple[int, boo
     async def read() -> dict[str, tuple[int, bool]]:
         database = Database(address(home))
         try:
-            seats = Seats(database)
+            seats = Seats(database, home)
             await seats.put_on_sale(domain().name, off_sale, False)
             return {seat.item: (seat.free, seat.on_sale) for seat in await seats.since(domain().name, 0)}
         finally:
@@ -43,10 +44,12 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     assert (first["known"], first["changed"], first["sold_out"], first["off_sale"], first["bad_rows"]) == (2, 2, 0, 0, 0)
     assert stored(tmp_path) == {"a": (8, True), "c": (9, True)}
     assert told(tmp_path, data)["changed"] == 0
+    heard = Bell(tmp_path, domain().name).rung()
     folder(data, with_line("tickets.csv", "3,c,2025-06-01T12:00:00Z,"))
     assert told(tmp_path, data, dry_run=True)["changed"] == 1
     assert stored(tmp_path)["c"] == (9, True)
     assert told(tmp_path, data)["changed"] == 1
+    assert Bell(tmp_path, domain().name).rung() == heard + 1  # a gateway that runs looks before its next answer
     assert stored(tmp_path) == {"a": (8, True), "c": (8, True)}
 
 

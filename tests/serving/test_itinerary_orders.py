@@ -17,9 +17,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+import configs
 from configs.deployment import Deployment
 from serving.events.consumers import NotDoneError, RefusedError
-from serving.itinerary.ordering import PLACED, Ordering, announced
+from serving.itinerary.current import Current
+from serving.itinerary.ordering import PLACED, Ordering, announced, letter
 from serving.service import Service
 from serving.storage.database import Database
 from serving.storage.orders import Order
@@ -73,6 +75,49 @@ async def test_an_order_is_mailed_to_the_desk_once(
     async with service.database.reading() as connection:
         outbox = service.database.tables.outbox.c
         assert list((await connection.execute(sa.select(outbox.payload).where(outbox.type == PLACED))).scalars()) == ["{}"]
+
+
+def test_the_desk_is_written_to_in_the_language_of_the_person(season: Season) -> None:
+    words = season.domain.itinerary
+    assert words is not None
+    placed = Order("a" * 32, "season", "u", "x", ("d1h0", "d1h1", "old"), 5, "me@example.org", "", 0)
+    current = Current.of("b", season.timetable, [], [])
+    mail = letter(placed, words, current, "desk@example.org", "ru")
+    assert mail["Subject"] == f"Заказ {'a' * 32}: 3 концерта, человек: 5"
+    assert mail.get_content().splitlines() == [
+        f"Заказ {'a' * 32}",
+        "Человек: 5",
+        "Ответить: me@example.org",
+        "",
+        "d1h0: 2030-07-01 12:00-12:45, Big: Концерт d1h0 (300 RUB)",
+        "d1h1: 2030-07-01 13:00-13:45, Small: Концерт d1h1 (400 RUB)",
+        "old: в расписании больше нет",
+        "",
+        "Всего на одного: 700 RUB, на 5: 3 500 RUB",
+    ]
+    assert letter(placed, words, current, "desk@example.org", "en")["Subject"] == f"Order {'a' * 32}: 3 concerts for 5"
+
+
+async def test_the_language_of_a_mail_is_what_is_said_else_the_profiles(seated: tuple[Service, httpx.AsyncClient]) -> None:
+    service, client = seated
+    me = await person(service)
+
+    async def announced_in(**body: Any) -> str:
+        """The language of what waits to be sent."""
+        name = (await order(client, me, **body)).json()["order_id"]
+        outbox = service.database.tables.outbox.c
+        async with service.database.reading() as connection:
+            payload = (await connection.execute(sa.select(outbox.payload).where(outbox.event_id == f"order-{name}"))).scalar_one()
+        return str(json.loads(payload)["language"])
+
+    await service.relay.stop(0.0)  # what waits is to be looked at
+    assert await announced_in(concerts=["d1h0"]) == "en"
+    assert await announced_in(concerts=["d1h1"], language="ru") == "ru"
+    assert (await client.patch("/v1/me", json={"language": "ru"}, headers=me.headers)).status_code == 200
+    assert await announced_in(concerts=["d1h2"]) == "ru"
+    assert await announced_in(concerts=["d1h4"], language="en") == "en"
+    unknown = await order(client, me, concerts=["d1h0"], language="de")
+    assert (unknown.status_code, unknown.json()["errors"][0]["where"]) == (422, "language")
 
 
 async def test_the_same_key_means_the_same_order_and_another_list_with_it_is_refused(seated: tuple[Service, httpx.AsyncClient]) -> None:
@@ -196,9 +241,6 @@ async def test_where_nobody_is_named_an_order_is_only_stored(tmp_path: Path, sea
 
 
 async def _placed(folder: Path, season: Season, orders_to: str | None) -> tuple[Ordering, Envelope]:
-    import configs
-    from serving.itinerary.current import Current
-
     domain = configs.load(str(season_file(folder, orders_to=orders_to)))
     database = Database(f"sqlite+aiosqlite:///{folder / 'x.db'}")
 

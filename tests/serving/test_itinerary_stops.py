@@ -18,7 +18,7 @@ from serving.service import Service
 from serving.storage.seats import Label, Seat
 from tests.serving.callers import Person, person
 from tests.serving.conftest import started, unhurried
-from tests.serving.itinerary_world import season_timetable
+from tests.serving.itinerary_world import Season, season_file, season_timetable
 
 Seated = tuple[Service, httpx.AsyncClient]
 
@@ -168,6 +168,31 @@ async def test_another_replica_follows_within_its_poll(
     await until(lambda: "recommended" not in _labels(there, "d1h2"))
     late, _ = await started(unhurried(here.home, season_yaml, quick), running)
     assert late.itineraries.gone("season") == {"d1h0"}  # known before its first answer
+
+
+async def test_another_replica_of_the_home_knows_by_its_next_answer(
+    tmp_path: Path, season: Season, quick: Deployment, running: AsyncExitStack
+) -> None:
+    season.publish(tmp_path / "home")
+    yaml_file = season_file(tmp_path, seats_refresh_s=3_600.0)  # no poll comes in time
+    here, client = await started(unhurried(tmp_path / "home", yaml_file, quick), running)
+    there, other = await started(unhurried(tmp_path / "home", yaml_file, quick), running)
+    await there.itineraries.warmed()
+    admin = await person(here, "admin")
+    await person(there)  # it has read everything before
+    for on_sale in (False, True, False):
+        assert (await put(client, admin, "on-sale", {"concerts": ["d1h0"], "on_sale": on_sale})).status_code == 200
+        found = (await other.post("/v1/season/routes/search", json={"k": 100, "wishes": {"days": ["2030-07-01"]}})).json()
+        assert any("d1h0" in route["stops"] for route in found["routes"]) is on_sale
+        slate = (await other.post("/v1/season/recommendations", json={"k": 50})).json()
+        assert ("d1h0" in [item["item_id"] for item in slate["items"]]) is on_sale
+        listed = (await other.get("/v1/season/concerts?to_be_had=false")).json()
+        assert [one["id"] for one in listed["concerts"]] == ([] if on_sale else ["d1h0"])
+    best = (await other.post("/v1/season/routes/search", json={"k": 1, "objective": "editors", "wishes": {"most": 1}})).json()
+    await put(client, admin, "labels", {"of": "stop", "target": "d2h3"})
+    after = (await other.post("/v1/season/routes/search", json={"k": 1, "objective": "editors", "wishes": {"most": 1}})).json()
+    assert after["routes"][0]["score"] == best["routes"][0]["score"] + 1.0
+    assert "d2h3" in after["routes"][0]["stops"]
 
 
 def _labels(service: Service, stop: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from serving.storage.outbox import Envelope
 from serving.storage.seats import Seats
 
 
-async def test_free_seats_and_what_is_on_sale_are_said_apart(database: Database) -> None:
-    seats = Seats(database)
+async def test_free_seats_and_what_is_on_sale_are_said_apart(database: Database, tmp_path: Path) -> None:
+    seats = Seats(database, tmp_path)
     first = await seats.put_free("d", {"b": 3, "a": 5})
     assert [(seat.item, seat.free, seat.on_sale) for seat in first] == [("a", 5, True), ("b", 3, True)]
     off = await seats.put_on_sale("d", ["b", "c", "b"], False)
@@ -33,8 +34,8 @@ async def test_free_seats_and_what_is_on_sale_are_said_apart(database: Database)
     assert await seats.since("d", again[0].updated + 1) == []
 
 
-async def test_a_label_that_was_taken_back_is_told_to_those_who_follow(database: Database) -> None:
-    seats = Seats(database)
+async def test_a_label_that_was_taken_back_is_told_to_those_who_follow(database: Database, tmp_path: Path) -> None:
+    seats = Seats(database, tmp_path)
     put = await seats.put_label("d", "artist", "Ансамбль «Ключ»", "recommended", True)
     await seats.put_label("d", "artist", "Ансамбль «Ключ»", "recommended", True)
     assert [(found.of, found.target, found.present) for found in await seats.labels_since("d", put.updated)] == [
@@ -121,25 +122,26 @@ async def test_the_newest_order_comes_first(database: Database) -> None:
     assert all(one.created <= now_us() for one in found)
 
 
-async def test_each_question_uses_an_index(database: Database) -> None:
+async def test_each_question_uses_an_index(database: Database, tmp_path: Path) -> None:
     asked: list[tuple[str, Any]] = []
 
     def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         asked.append((statement, parameters))
 
-    seats, stored, orders = Seats(database), Choices(database), Orders(database)
+    seats, stored, orders = Seats(database, tmp_path), Choices(database), Orders(database)
     await seats.since("d", 0)  # the tables are there
     sa.event.listen(database._engine.sync_engine, "before_cursor_execute", note)
     await seats.since("d", 5)
     await seats.labels_since("d", 5)
     await stored.of("d", "u")
+    await stored.told("d", "u")
     await stored.answers("d", "u")
     await orders.of("d", "u")
     await orders.of_attempt("d", "u", "x")
     await orders.find("o")
     sa.event.remove(database._engine.sync_engine, "before_cursor_execute", note)
     queries = [(text, parameters) for text, parameters in asked if text.startswith("SELECT")]
-    assert len(queries) == 7
+    assert len(queries) == 8
     for text, parameters in queries:
         async with database.reading() as connection:
             if database.lite:

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.itinerary import paths
-from features.itinerary.graph import Graph, Limits, TooManyStatesError, Weights, build
+from features.itinerary.graph import Graph, TooManyStatesError, build
+from features.itinerary.heaviest import heaviest
 from features.itinerary.hops import day_pointer
+from features.itinerary.limits import Limits, Weights
 from features.itinerary.narrowing import Narrowed, narrow
 from features.itinerary.objectives import COVERING, Worth, additive, shown
 from features.itinerary.timetable import Availability, Timetable
@@ -127,8 +129,8 @@ class Routes:
             from features.itinerary.bounding import best_by_bound
 
             return best_by_bound(self, objective, k, time.monotonic() + deadline_s)
-        graph = self.graph(additive(objective, self.timetable, self.worth, self._limits.price), self._limits)
-        stops, weights = paths.Ranking(graph).more(k)
+        sums = additive(objective, self.timetable, self.worth, self._limits.price)
+        stops, weights = heaviest(day_pointer(self.timetable), self.narrowed.hops, self._limits, sums, k, self.most_vertices)
         return Best(tuple(Found(_rows(row), shown(objective, int(weight))) for row, weight in zip(stops, weights, strict=True)), True, 0.0)
 
     def losses(self, objective: Objective | None = None) -> list[Loss]:
@@ -280,7 +282,7 @@ class Routes:
         if int(repeats.max(initial=-1)) >= 64:
             raise TooManyStatesError("more than 64 programmes are played twice: name fewer days, or do without no programme twice")
         bits = np.where(repeats >= 0, np.uint64(1) << np.maximum(repeats, 0).astype(np.uint64), np.uint64(0)).astype(np.uint64)
-        return replace(self._limits, tokens=bits, forbids=bits)
+        return self._limits._replace(tokens=bits, forbids=bits)
 
     @cached_property
     def _graph(self) -> Graph:

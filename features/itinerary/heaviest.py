@@ -1,0 +1,39 @@
+"""The k best routes of a sum, from a graph of those states alone that can still be part of one of them.
+
+Where limits multiply the states, most of them lie on no good route. So a threshold is set a little below the bound of completion.py, the
+graph is built of what can reach it, and the threshold is lowered until k routes weigh as much: every route that weighs as much is in such a
+graph, so that these are the best of all, equals in their order included.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.itinerary import paths
+from features.itinerary.completion import bounded
+from features.itinerary.graph import ANY, build
+from features.itinerary.hops import I32, I64, Hops
+from features.itinerary.limits import Limits, Weights
+
+_TRIES = 4
+
+
+def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int, most_vertices: int) -> tuple[I32, I64]:
+    """(n, longest) int32 stops padded with -1, and (n,) int64 weights, heaviest first; n < k if there are no more. Raises
+    TooManyStatesError."""
+    known = bounded(pointer, hops, limits, weights)
+    if known is None:
+        return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
+    if known.at_most is None:
+        return np.empty((0, 0), dtype=np.int32), np.empty(0, dtype=np.int64)
+    apart = known.apart
+    below = int(apart[min(k, len(apart)) - 1]) + 1 if len(apart) else 1
+    below += known.at_most - known.reached if known.reached is not None else below
+    tries = 0
+    while True:
+        threshold = known.at_most - below if tries < _TRIES else ANY
+        graph = build(pointer, hops, limits, weights, most_vertices, known.completion if tries < _TRIES else None, threshold)
+        stops, found = paths.Ranking(graph).more(k)
+        if graph.whole or (len(found) == k and found[-1] >= threshold):
+            return stops, found
+        below, tries = 4 * below, tries + 1

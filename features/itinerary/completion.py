@@ -2,7 +2,7 @@
 
 Of one limit a day, walking or else waiting, the bound is exact to a step: it is a table over what is left of it. Of the others what is
 left is worth its price: money over all days, waiting and concerts on each day. Any prices >= 0 give a bound; those that make the bound of
-the whole as small as can be are found by subgradient steps (Polyak's length, halved when it stops helping).
+the whole small are found one kind after the other, each exactly.
 
 Everything is in whole numbers, shifted to the left so that prices are fine enough: the bound never fails by rounding.
 """
@@ -16,109 +16,92 @@ from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.itinerary.hops import I64, Hops
-from features.itinerary.limits import COUNT, FREE, MONEY, WAIT, WALK, Limits, Weights
+from features.itinerary.limits import COUNT, FEWEST, FREE, MONEY, WAIT, WALK, Limits, Weights
 
 F64 = NDArray[np.float64]
 
 #: The weight of what leads nowhere, and what no true weight goes below, shifted.
 _NOWHERE, _DEAD = -(2**61), -(2**60)
-_BITS, _MOST_SHIFT = 54, 40
+_BITS, _MOST_SHIFT, _PRICE_BITS = 48, 40, 57  # of all weights together, by how much they are shifted, of all that is paid
 _NO_LEVEL = 41  # FREE shifted by so much is 0
-_LEVELS = 64
-_STEPS, _MORE_STEPS = 24, 6
+_COARSE, _FINE = 3, 6  # bits of a level
+_TRIALS, _ENOUGH = 10, 2e-4  # of one price; what is left to gain that is not worth another
 
 
 class Completion(NamedTuple):
     """after_stop: (stops, levels) int64, by what is left of a day's walking (or waiting: of_wait) >> level_shift; after_gate: (days + 1,)
-    int64; per: (days + 1, 4) int64, the price of a unit of COUNT, WALK, WAIT on a day and of MONEY, that has still to be added for what
-    is left; all shifted to the left by `shift`."""
+    int64; per: (days + 1, 4) int64, the price of a unit of COUNT, WALK, WAIT on a day and of MONEY. To the tables has to be added what is
+    left of WALK, WAIT and MONEY times its price, and whole_count (days + 1,) less the concerts of the day times theirs (which is below
+    0 where concerts are lacking). All is shifted to the left by `shift`."""
 
     after_stop: I64
     after_gate: I64
     per: I64
+    whole_count: I64
     of_wait: bool
     level_shift: int
     shift: int
 
 
 class Bounded(NamedTuple):
-    """completion; at_most: no route weighs more (None: there is no route). reached: the weight of one that keeps what was priced, None if
-    none was met (it may still lack a meal, or what a route must have). apart: ascending, what the heaviest route of the bound would
+    """completion; at_most: no route weighs more (None: there is no route). apart: ascending, what the heaviest route of the bound would
     lose, at each of its stops, by each other way to go on."""
 
     completion: Completion
     at_most: int | None
-    reached: int | None
     apart: I64
 
 
 def nothing_known(stops: int, days: int) -> Completion:
     """By which no path is left out."""
-    per = np.zeros((days + 1, 4), dtype=np.int64)
-    return Completion(np.zeros((stops, 1), dtype=np.int64), np.zeros(days + 1, dtype=np.int64), per, False, _NO_LEVEL, 0)
+    per, none = np.zeros((days + 1, 4), dtype=np.int64), np.zeros(days + 1, dtype=np.int64)
+    return Completion(np.zeros((stops, 1), dtype=np.int64), none, per, none, False, _NO_LEVEL, 0)
 
 
 def bounded(pointer: I64, hops: Hops, limits: Limits, weights: Weights) -> Bounded | None:
-    """None where nothing limits a sum, or where weights are too large to be shifted, or tokens have a weight."""
-    limited = np.array([limits.most < FREE, limits.walk < FREE, limits.wait < FREE, limits.money < FREE], dtype=np.bool_)
+    """None where no limit makes many states (concerts a day alone do not), where weights are too large to be shifted, or tokens have a
+    weight."""
     stops, days = len(limits.price), len(pointer) - 1
+    most = np.array([limits.most, limits.walk, limits.wait, limits.money, limits.fewest], dtype=np.float64)
+    limited = most < FREE
+    limited[FEWEST] = limits.fewest > 1
     a_day = 2 * 1_440 * (abs(weights.per_walk) + abs(weights.per_wait))
     largest = float(np.abs(weights.gain).sum()) + days * a_day + stops * abs(weights.per_change)
-    if not limited.any() or weights.by_token.any() or largest >= 2.0**_BITS:
+    if not limited[[WALK, WAIT, MONEY]].any() or weights.by_token.any() or largest >= 2.0**_BITS:
         return None
     shift = min(_MOST_SHIFT, _BITS - int(largest).bit_length())
-    most = np.array([limits.most, limits.walk, limits.wait, limits.money], dtype=np.float64)
-    largest_use = np.maximum([2_048.0, 2_048.0, 2_048.0, float(limits.price.sum())], np.where(limited, most, 1.0))
-    caps = np.where(limited, 2.0**_BITS / (4 * days + 1) / largest_use, 0.0)
-    prices = np.zeros((days + 1, 4))
-    at_most, least, apart = 0, _NOWHERE, np.empty(0, dtype=np.int64)
-    dense = limits.walk < FREE or limits.wait < FREE
-    gate, per = np.zeros(days + 1, dtype=np.int64), np.zeros((days + 1, 4), dtype=np.int64)
-    level_shift, of_wait, levels = _NO_LEVEL, False, 1
-    table = np.empty((stops, 1), dtype=np.int64)
-    if not dense or limited.sum() > 1:
-        at_most, least, apart = _descended(
-            pointer, hops, limits, weights, shift, caps, prices, 1, _NO_LEVEL, False, _STEPS, least, table, gate, per
-        )
-    if dense:
-        of_wait = limits.walk >= FREE
-        of_level = limits.wait if of_wait else limits.walk
-        level_shift = max(0, (of_level + 1).bit_length() - _LEVELS.bit_length() + 1)
-        levels = (of_level >> level_shift) + 1
+    largest_use = np.maximum(np.where(limited, most, 1.0), 2_048.0)
+    largest_use[MONEY] = max(largest_use[MONEY], float(limits.price.sum()))
+    caps = np.where(limited, 2.0**_PRICE_BITS / (5 * days + 1) / largest_use, 0.0)
+    prices = np.zeros((days + 1, 5))
+    of_wait, of_level = limits.walk >= FREE, min(limits.walk, FREE)
+    if of_wait:
+        of_level = limits.wait
+    if of_level < FREE:
         caps[WAIT if of_wait else WALK] = 0.0
-        prices[:, WAIT if of_wait else WALK] = 0.0
-        table = np.empty((stops, levels), dtype=np.int64)
-        steps = _MORE_STEPS if caps.any() else 0
-        at_most, least, apart = _descended(
-            pointer, hops, limits, weights, shift, caps, prices, levels, level_shift, of_wait, steps, least, table, gate, per
-        )
-    found = Completion(table, gate, per, of_wait, level_shift, shift)
-    if at_most <= _DEAD:
-        return Bounded(found, None, None, apart)
+    # Prices are found with a coarse table, and the table is then made fine.
+    kinds = int((caps > 0).sum())
+    for bits in (_COARSE, _FINE) if of_level < FREE and kinds else (_FINE,):
+        level_shift = max(0, of_level.bit_length() - bits) if of_level < FREE else _NO_LEVEL
+        table, gate = np.empty((stops, (of_level >> level_shift) + 1), dtype=np.int64), np.empty(days + 1, dtype=np.int64)
+        per, whole_count = np.empty((days + 1, 4), dtype=np.int64), np.empty(days + 1, dtype=np.int64)
+        found = Completion(table, gate, per, whole_count, of_wait, level_shift, shift)
+        rounds = 0 if not kinds or (bits == _FINE and of_level < FREE) else min(kinds, 2)
+        at_most, apart = _priced(pointer, hops, limits, weights, caps, rounds, prices, found)
+        if at_most <= _DEAD:
+            return Bounded(found, None, apart)
     apart.sort()
-    reached = None if least <= _DEAD else least >> shift
-    return Bounded(found, (at_most >> shift) + 1, reached, apart >> shift)
+    return Bounded(found, (at_most >> shift) + 1, apart >> shift)
 
 
 @compiled
-def _filled(
-    day_pointer: I64,
-    hops: Hops,
-    limits: Limits,
-    sums: I64,
-    first: I64,
-    per: I64,
-    levels: int,
-    level_shift: int,
-    of_wait: bool,
-    table: I64,
-    gate: I64,
-) -> int:
-    """Puts the bound under these prices into `table` and `gate`; returns that of the whole. sums, first: what a stop adds after a hop, and
-    as the first of its day."""
+def _filled(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64, out: Completion) -> int:
+    """Puts the bound under these prices into the tables of `out`; returns that of the whole. sums, first: what a stop adds after a hop,
+    and as the first of its day."""
+    table, gate, per, level_shift = out.after_stop, out.after_gate, out.per, out.level_shift
     pointer, to, walk, wait, start, end, skip = hops.pointer, hops.to, hops.walk, hops.wait, hops.start, hops.end, hops.skip
-    price, concert, days = limits.price, limits.concert, len(gate) - 1
-    used = wait if of_wait else walk
+    price, concert, days, levels = limits.price, limits.concert, len(gate) - 1, table.shape[1]
+    used = wait if out.of_wait else walk
     gate[days] = 0
     for d in range(days - 1, -1, -1):
         a_concert, a_walk, a_wait, a_coin = per[d, COUNT], per[d, WALK], per[d, WAIT], per[d, MONEY]
@@ -128,11 +111,12 @@ def _filled(
             for e in range(pointer[u], pointer[u + 1]):
                 v, use = to[e], np.int64(used[e]) >> level_shift
                 worth = sums[e] - a_walk * walk[e] - a_wait * wait[e] - a_concert * concert[v] - a_coin * price[v]
-                other = table[v]
-                for left in range(levels - use):
-                    row[use + left] = max(row[use + left], other[left] + worth)
+                if use < levels:
+                    mine, other = row[use:], table[v]
+                    for left in range(len(mine)):
+                        mine[left] = max(mine[left], other[left] + worth)
         best = gate[d + 1] if skip[d] else np.int64(_NOWHERE)
-        whole = a_concert * limits.most + a_walk * limits.walk + a_wait * limits.wait
+        whole = out.whole_count[d] + a_walk * limits.walk + a_wait * limits.wait
         for v in range(day_pointer[d], day_pointer[d + 1]):
             if start[v]:
                 best = max(best, table[v, levels - 1] + first[v] - a_concert * concert[v] - a_coin * price[v] + whole)
@@ -141,129 +125,149 @@ def _filled(
 
 
 @compiled
-def _descended(
-    day_pointer: I64,
-    hops: Hops,
-    limits: Limits,
-    weights: Weights,
-    shift: int,
-    caps: F64,
-    prices: F64,
-    levels: int,
-    level_shift: int,
-    of_wait: bool,
-    steps: int,
-    least: int,
-    table: I64,
-    gate: I64,
-    per: I64,
-) -> tuple[int, int, I64]:
-    """So many steps from `prices` (days + 1, 4), which are left at the best that were met, as `table`, `gate` and `per` are. caps: (4,) the
-    highest prices, 0 of what has none. least: what some route reaches. Returns (bound, what some route reaches, `apart`)."""
-    pointer, to, walk, wait, change = hops.pointer, hops.to, hops.walk, hops.wait, hops.change
-    start, end, skip, price, concert, gain = hops.start, hops.end, hops.skip, limits.price, limits.concert, weights.gain
-    days, stops = len(day_pointer) - 1, len(price)
+def _followed(
+    day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64, found: Completion, used: I64, apart: I64
+) -> int:
+    """The heaviest route of the bound; returns how many of `apart` are filled. used: (days + 1, 5), what it
+    uses of each limit; of a day that it leaves out COUNT is -1."""
+    table, gate, per, level_shift = found.after_stop, found.after_gate, found.per, found.level_shift
+    pointer, to, walk, wait, start, end, skip = hops.pointer, hops.to, hops.walk, hops.wait, hops.start, hops.end, hops.skip
+    price, concert, days, most_left = limits.price, limits.concert, len(gate) - 1, table.shape[1] - 1
+    levels_of = wait if found.of_wait else walk
+    used[:] = 0
+    others = 0
+    for d in range(days):
+        whole = found.whole_count[d] + per[d, WALK] * limits.walk + per[d, WAIT] * limits.wait
+        left, u, chose = most_left, np.int64(-1), False
+        if skip[d]:
+            chose = gate[d] == gate[d + 1]
+            if chose:
+                used[d, COUNT] = -1
+            else:
+                apart[others] = gate[d] - gate[d + 1]
+                others += 1
+        for v in range(day_pointer[d], day_pointer[d + 1]):
+            if start[v]:
+                loss = gate[d] - (table[v, left] + first[v] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v] + whole)
+                if loss == 0 and not chose:
+                    chose, u = True, np.int64(v)
+                    used[d, COUNT] += concert[v]
+                    used[days, MONEY] += price[v]
+                elif loss < -_DEAD:
+                    apart[others] = loss
+                    others += 1
+        while u >= 0:
+            here, after, chose = table[u, left], -1, False
+            if end[u]:
+                chose = here == gate[d + 1]
+                if not chose:
+                    apart[others] = here - gate[d + 1]
+                    others += 1
+            for e in range(pointer[u], pointer[u + 1]):
+                v = to[e]
+                use = np.int64(levels_of[e]) >> level_shift
+                if use > left:
+                    continue
+                loss = here - (table[v, left - use] + sums[e] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v])
+                loss += per[d, WALK] * walk[e] + per[d, WAIT] * wait[e]
+                if loss == 0 and not chose:
+                    chose, after = True, e
+                elif loss < -_DEAD:
+                    apart[others] = loss
+                    others += 1
+            u = np.int64(-1)
+            if after >= 0:
+                u = np.int64(to[after])
+                left -= np.int64(levels_of[after]) >> level_shift
+                used[d, COUNT] += concert[u]
+                used[d, WALK] += walk[after]
+                used[d, WAIT] += wait[after]
+                used[days, MONEY] += price[u]
+    return others
+
+
+@compiled
+def _priced(
+    day_pointer: I64, hops: Hops, limits: Limits, weights: Weights, caps: F64, rounds: int, prices: F64, out: Completion
+) -> tuple[int, I64]:
+    """Finds prices (days + 1, 5), from those given, and leaves them and the tables of `out` at the best. caps: (5,) the highest prices, 0
+    of what has none.
+
+    One kind of limit after the other, so many times round. Under fixed prices of the others the days are apart, so that the bound is, for
+    each day (for money: for all together), convex in one price: the lines at a price that is too low and at one that is too high meet at
+    the next. Returns (bound, `apart`)."""
+    to, walk, wait, change = hops.to, hops.walk, hops.wait, hops.change
+    gate, per, shift = out.after_gate, out.per, out.shift
+    gain, days, stops = weights.gain, len(day_pointer) - 1, len(limits.price)
     first, sums = gain << shift, np.empty(len(to), dtype=np.int64)
     for e in range(len(to)):
         worth = gain[to[e]] + weights.per_walk * walk[e] + weights.per_wait * wait[e] + weights.per_change * change[e]
         sums[e] = worth << shift
-    used = np.empty((days + 1, 4), dtype=np.int64)
-    slack = np.empty((days + 1, 4), dtype=np.float64)
+    used = np.zeros((days + 1, 5), dtype=np.int64)
     apart = np.empty(len(to) + 2 * stops + days, dtype=np.int64)
-    most = (float(limits.most), float(limits.walk), float(limits.wait), float(limits.money))
-    chosen, lowest, pace, since, step = prices.copy(), np.int64(2**62), 1.0, 0, 0
-    while True:
-        for d in range(days + 1):
-            for one in range(4):
-                per[d, one] = np.int64(prices[d, one]) if one != MONEY else np.int64(prices[days, MONEY])
-        bound = _filled(day_pointer, hops, limits, sums, first, per, levels, level_shift, of_wait, table, gate)
-        # ---- the heaviest route of this bound: what it uses, and what every other way would lose
-        used[:] = 0
-        slack[:] = 0.0
-        value, others = np.int64(0), 0
-        for d in range(days):
-            if gate[0] <= _DEAD:
-                break
-            whole = per[d, COUNT] * limits.most + per[d, WALK] * limits.walk + per[d, WAIT] * limits.wait
-            left, u, chose = levels - 1, -1, False
-            if skip[d]:
-                chose = gate[d] == gate[d + 1]
-                if not chose:
-                    apart[others] = gate[d] - gate[d + 1]
-                    others += 1
-            empty = chose
-            for v in range(day_pointer[d], day_pointer[d + 1]):
-                if start[v]:
-                    loss = gate[d] - (table[v, left] + first[v] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v] + whole)
-                    if loss == 0 and not chose:
-                        chose, u = True, v
-                        value += first[v]
-                        used[d, COUNT] += concert[v]
-                        used[days, MONEY] += price[v]
-                    elif loss < -_DEAD:
-                        apart[others] = loss
-                        others += 1
-            while u >= 0:
-                here, after, chose = table[u, left], -1, False
-                if end[u]:
-                    chose = here == gate[d + 1]
-                    if not chose and gate[d + 1] > _DEAD:
-                        apart[others] = here - gate[d + 1]
-                        others += 1
-                for e in range(pointer[u], pointer[u + 1]):
-                    v = to[e]
-                    use = np.int64(wait[e] if of_wait else walk[e]) >> level_shift
-                    if use > left:
-                        continue
-                    loss = here - (table[v, left - use] + sums[e] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v])
-                    loss += per[d, WALK] * walk[e] + per[d, WAIT] * wait[e]
-                    if loss == 0 and not chose:
-                        chose, after = True, e
-                    elif loss < -_DEAD:
-                        apart[others] = loss
-                        others += 1
-                u = -1
-                if after >= 0:
-                    u = np.int64(to[after])
-                    left -= np.int64(wait[after] if of_wait else walk[after]) >> level_shift
-                    value += sums[after]
-                    used[d, COUNT] += concert[u]
-                    used[d, WALK] += walk[after]
-                    used[d, WAIT] += wait[after]
-                    used[days, MONEY] += price[u]
-            if not empty:
-                for one in range(3):
-                    slack[d, one] = most[one] - used[d, one] if caps[one] > 0 else 0.0
-        slack[days, MONEY] = most[MONEY] - used[days, MONEY] if caps[MONEY] > 0 else 0.0
-        if step > steps or bound <= _DEAD:
-            break
-        if bound < lowest:
-            lowest, since = bound, 0
-            chosen[:] = prices
-        else:
-            since += 1
-            if since == 3:
-                pace, since = pace / 2, 0
-        # ---- against what it uses
-        norm, kept = 0.0, True
-        for d in range(days + 1):
-            for one in range(4):
-                kept = kept and slack[d, one] >= 0
-                if slack[d, one] < 0 or prices[d, one] > 0:
-                    norm += (slack[d, one] / max(most[one], 1.0)) ** 2
-        if kept:
-            least = max(least, value)
-        step += 1
-        if step >= steps or norm == 0.0 or bound <= least:
-            step = steps + 1  # once more at the best, which leaves the tables as they are then
-            prices[:] = chosen
-            if bound == lowest:
-                break
+    most = (limits.most, limits.walk, limits.wait, limits.money, limits.fewest)
+    chosen = prices.copy()
+    lines = np.zeros((days + 1, 2, 3))  # of each day (of all: the last row) too low and too high: price, bound, slope
+    has, settled = np.zeros((days + 1, 2), dtype=np.uint8), np.zeros(days + 1, dtype=np.uint8)
+    bound, lowest, others = np.int64(0), np.int64(2**62), 0
+    order = (MONEY, FEWEST, COUNT, WAIT, WALK)
+    for turn in range(5 * rounds + 1):
+        final = turn == 5 * rounds
+        kind = order[turn % 5]
+        if not final and caps[kind] <= 0:
             continue
-        goal = float(least) if least > _DEAD else float(lowest) - 0.05 * abs(float(lowest))
-        gap = max(float(bound) - goal, 1e-4 * abs(float(bound)))
-        for d in range(days + 1):
-            for one in range(4):
-                moved = prices[d, one] - pace * gap / norm * slack[d, one] / max(most[one], 1.0) ** 2
-                prices[d, one] = min(max(moved, 0.0), caps[one])
-    return bound, least, apart[:others].copy()
+        from_row, to_row = (days, days + 1) if kind == MONEY else (0, days)
+        has[:] = 0
+        settled[:] = 0
+        for trial in range(_TRIALS):
+            if final:
+                prices[:] = chosen
+            for d in range(days + 1):
+                per[d, WALK], per[d, WAIT] = np.int64(prices[d, WALK]), np.int64(prices[d, WAIT])
+                per[d, MONEY] = np.int64(prices[days, MONEY])
+                over, lacking = np.int64(prices[d, COUNT]), np.int64(prices[d, FEWEST])
+                per[d, COUNT] = over - lacking
+                out.whole_count[d] = over * limits.most - lacking * limits.fewest
+            bound = _filled(day_pointer, hops, limits, sums, first, out)
+            if gate[0] <= _DEAD:
+                return gate[0], apart[:0].copy()
+            others = _followed(day_pointer, hops, limits, sums, first, out, used, apart)
+            if bound < lowest:
+                lowest = bound
+                chosen[:] = prices
+            if final:
+                break
+            moving = False
+            for row in range(from_row, to_row):
+                if settled[row]:
+                    continue
+                price, uses = prices[row, kind], used[row, COUNT if kind == FEWEST else kind]
+                here = float(bound) if kind == MONEY else float(gate[row] - gate[row + 1])
+                slope = float(uses - most[kind] if kind == FEWEST else most[kind] - uses)
+                if used[row, COUNT] < 0:  # the day is left out
+                    slope = 0.0
+                side = 1 if slope >= 0 else 0
+                has[row, side] = 1
+                lines[row, side, 0], lines[row, side, 1], lines[row, side, 2] = price, here, slope
+                moved = 0.0
+                if side == 1 and price == 0.0:
+                    settled[row] = 1
+                elif has[row, 0] and has[row, 1]:
+                    low, high = lines[row, 0], lines[row, 1]
+                    moved = (high[1] - high[2] * high[0] - low[1] + low[2] * low[0]) / (low[2] - high[2])
+                    meets = low[1] + low[2] * (moved - low[0])
+                    if min(low[1], high[1]) - meets <= _ENOUGH * abs(meets) or moved <= low[0] or moved >= high[0]:
+                        settled[row] = 1
+                        moved = low[0] if low[1] < high[1] else high[0]
+                elif side == 0:
+                    moved = min(caps[kind], 2.0 * price + abs(here) / (2.0 * max(1.0, float(max(uses, most[kind])))))
+                    if price >= caps[kind]:
+                        settled[row] = 1
+                prices[row, kind] = moved
+                moving = moving or not settled[row]
+            if not moving:
+                break
+        for row in range(from_row, to_row):
+            if not final and has[row, 0] and has[row, 1]:
+                prices[row, kind] = lines[row, 0, 0] if lines[row, 0, 1] < lines[row, 1, 1] else lines[row, 1, 0]
+    return bound, apart[:others].copy()

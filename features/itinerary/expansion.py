@@ -138,7 +138,7 @@ def spread(
     gate_live, gate_low, gate_high = ahead.gate_live, ahead.gate_low, ahead.gate_high
     gate_tokens, gate_needs = ahead.gate_tokens, ahead.gate_needs
     still, gate_still, per, shift = completion.after_stop, completion.after_gate, completion.per, completion.shift
-    level_of_wait, level_shift = completion.of_wait, completion.level_shift
+    level_of_wait, level_shift, whole_count = completion.of_wait, completion.level_shift, completion.whole_count
     vertex_place, vertex_tokens, vertex_money, vertex_used = vertices.place, vertices.tokens, vertices.money, vertices.used
     vertex_best, next_there, first_edge, edge_count = vertices.best, vertices.after, vertices.first, vertices.edges
     order, target, weight, head, tail = vertices.order, vertices.target, vertices.weight, vertices.head, vertices.tail
@@ -240,7 +240,7 @@ def spread(
                     level = (most_wait - new_wait if level_of_wait else most_walk - new_walk) >> level_shift
                     at_most = ((heavy + worth) << shift) + still[v, level] + per[day, MONEY] * (most_money - new_money)
                     at_most += per[day, WALK] * (most_walk - new_walk) + per[day, WAIT] * (most_wait - new_wait)
-                    at_most += per[day, COUNT] * (most - new_count)
+                    at_most += whole_count[day] - per[day, COUNT] * new_count
                     if at_most < threshold:
                         pruned += 1
                         continue

@@ -21,7 +21,7 @@ from features.itinerary.ahead import ahead
 from features.itinerary.completion import Completion, nothing_known
 from features.itinerary.expansion import FULL, TOO_MANY, Vertices, fresh, grown, rehashed, spread
 from features.itinerary.hops import I32, I64, Hops
-from features.itinerary.limits import Limits, Weights
+from features.itinerary.limits import FREE, Limits, Weights
 
 #: As a threshold: every path is heavy enough.
 ANY = -(2**62)
@@ -74,10 +74,7 @@ def build(
         state = spread(at, pointer, hops, limits, weights, coming, completion, threshold, vertices, slots, most_vertices)
         many, edges, done, sink, pruned, new = (int(one) for one in at[2:8])
         if state == TOO_MANY or edges + (new if state == FULL else 0) > _EDGES_A_VERTEX * most_vertices:
-            raise TooManyStatesError(
-                f"these wishes together need more than {most_vertices:,} states: leave out one of price limit, walking and waiting a day, "
-                "or no programme twice"
-            )
+            raise TooManyStatesError(_too_many(limits, most_vertices))
         if state != FULL:
             break
         vertices = grown(vertices, many + min(new, most_vertices + 1 - many), edges + new, done + new)
@@ -93,3 +90,18 @@ def build(
         stop_of,
         not pruned,
     )
+
+
+def _too_many(limits: Limits, most_vertices: int) -> str:
+    binding = {
+        "price_limit": limits.money < FREE,
+        "walking_a_day": limits.walk < FREE,
+        "waiting_a_day": limits.wait < FREE,
+        "most": limits.most < FREE,
+        "fewest": limits.fewest > 1,
+        "no_programme_twice": bool(limits.forbids.any()),
+        "meal": limits.meal,
+    }
+    names = [name for name, there in binding.items() if there]
+    said = f"leave out or widen one of {', '.join(names)}" if names else "name fewer days"
+    return f"these wishes together need more than {most_vertices:,} states: {said}"

@@ -11,11 +11,12 @@ import numpy as np
 
 from features.itinerary import paths
 from features.itinerary.completion import bounded
-from features.itinerary.graph import ANY, build
+from features.itinerary.graph import build
 from features.itinerary.hops import I32, I64, Hops
-from features.itinerary.limits import Limits, Weights
+from features.itinerary.limits import FREE, Limits, Weights
 
-_TRIES = 4
+#: Edges of a graph that did not hold enough: the next may as well be the whole. Money alone makes few states.
+_LARGE, _LARGE_OF_MONEY = 30_000, 1_000
 
 
 def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int, most_vertices: int) -> tuple[I32, I64]:
@@ -26,14 +27,17 @@ def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int,
         return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
     if known.at_most is None:
         return np.empty((0, 0), dtype=np.int32), np.empty(0, dtype=np.int64)
-    apart = known.apart
-    below = int(apart[min(k, len(apart)) - 1]) + 1 if len(apart) else 1
-    below += known.at_most - known.reached if known.reached is not None else below
-    tries = 0
+    place, below = k, 0
+    large = _LARGE if limits.walk < FREE or limits.wait < FREE else _LARGE_OF_MONEY
     while True:
-        threshold = known.at_most - below if tries < _TRIES else ANY
-        graph = build(pointer, hops, limits, weights, most_vertices, known.completion if tries < _TRIES else None, threshold)
+        # As many routes as there are ways apart weigh so much in the bound; the true ones are lighter by what the bound is too large.
+        place = min(place, len(known.apart))
+        below = max(3 * below, int(known.apart[place - 1]) + 1 if place else 1)
+        threshold = known.at_most - below
+        graph = build(pointer, hops, limits, weights, most_vertices, known.completion, threshold)
         stops, found = paths.Ranking(graph).more(k)
         if graph.whole or (len(found) == k and found[-1] >= threshold):
             return stops, found
-        below, tries = 4 * below, tries + 1
+        if len(graph.target) > large:
+            return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
+        place *= 3

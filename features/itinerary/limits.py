@@ -14,8 +14,8 @@ U64 = NDArray[np.uint64]
 
 #: Larger than any amount; small enough that sums of it stay in an int64.
 FREE = 2**40
-#: Columns of tables that hold one amount for each kind of limit.
-COUNT, WALK, WAIT, MONEY = 0, 1, 2, 3
+#: Columns of tables that hold one amount for each kind of limit; FEWEST is a limit from below of what COUNT counts.
+COUNT, WALK, WAIT, MONEY, FEWEST = 0, 1, 2, 3, 4
 
 
 class Limits(NamedTuple):

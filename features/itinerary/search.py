@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.itinerary import paths
+from features.itinerary.clashes import clashing
 from features.itinerary.graph import Graph, TooManyStatesError, build
 from features.itinerary.heaviest import heaviest
 from features.itinerary.hops import day_pointer
@@ -45,8 +46,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Best:
-    """routes: best first. exact: these are the best there are, in order. within: the best of all is better than the first shown by no
-    more than this (0.0 when exact), in the objective's unit."""
+    """routes: best first. exact: these are the best there are, in order; false too where they were chosen to differ (alternatives.py).
+    within: the best of all is better than the first shown by no more than this (0.0 when exact, inf where none was found in time), in the
+    objective's unit."""
 
     routes: tuple[Found, ...]
     exact: bool
@@ -55,7 +57,8 @@ class Best:
 
 @dataclass(frozen=True)
 class Loss:
-    """What is lost when stop `row` is: routes that hold it, and by how much the best gets worse (None: no route is left)."""
+    """What is lost when stop `row` is: routes that hold it, and by how much the best gets worse (None: no route is left). Of maximal chains
+    it may get better, below 0: chains that were not maximal because of the stop are so without it."""
 
     row: int
     routes: int
@@ -64,7 +67,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Why there is no route. stops: ids of must-haves that clash or are left out; wishes: names of those of which any one, given up, gives
+    """Why there is no route. stops: ids of must-haves that clash (all together, no two of them alone perhaps) or are left out; wishes: names of those of which any one, given up, gives
     routes (empty if no single one does); message: the same as a sentence."""
 
     stops: tuple[str, ...]
@@ -153,14 +156,26 @@ class Routes:
         on_best = set(paths.follow(weighed, edge))
         place_of = {int(stop): place for place, stop in enumerate(graph.stop_of) if stop >= 0}
         out = []
+        sign = -1.0 if objective in (Objective.CHEAPEST, Objective.LEAST_WALKING) else 1.0
         for row, routes in sorted(through.items()):
             worse: float | None = 0.0
-            if row in on_best:
+            if self.wishes.maximal:
+                after = self._best_without(row, objective)
+                worse = None if after is None else sign * (shown(objective, int(best[0])) - after)
+            elif row in on_best:
                 left, _ = paths.heaviest(weighed, place_of[row])
                 none = left[0] <= paths.DEAD
                 worse = None if none else abs(shown(objective, int(best[0])) - shown(objective, int(left[0])))
             out.append(Loss(row, routes, worse))
         return out
+
+    def _best_without(self, row: int, objective: Objective) -> float | None:
+        """Of the routes that there would be if the stop were gone."""
+        wishes = replace(self.wishes, must_not=(*self.wishes.must_not, self.timetable.stops[row].id))
+        there = Routes(self.timetable, wishes, self.availability, self.worth, self.most_vertices)
+        graph = there.graph(additive(objective, self.timetable, self.worth, there._limits.price), there._tight)
+        best, _ = paths.heaviest(graph)
+        return shown(objective, int(best[0])) if graph.sink >= 0 else None
 
     # ------------------------------------------------------------------ number n, and a fair sample
 
@@ -245,11 +260,21 @@ class Routes:
                 said = f"{a.id!r} (until {self._clock(a.starts_at, a.minutes)}) and {b.id!r} (from {self._clock(b.starts_at)}) clash"
                 return Nothing((a.id, b.id), (), f"{said} on {self.timetable.days[a.day]}: there is no way from one to the other in time")
         default, binding = Wishes(), []
+        clash = clashing(self)
         for place in fields(Wishes):
             if getattr(self.wishes, place.name) != getattr(default, place.name):
                 less = replace(self.wishes, **{place.name: getattr(default, place.name)})
                 if Routes(self.timetable, less, self.availability, self.worth, self.most_vertices).exist:
                     binding.append(place.name)
+        if clash:
+            names = tuple(stops[row].id for row in clash)
+            others = [name for name in binding if name not in ("must", "bought")]
+            if len(names) == 1:
+                message = f"no route under these wishes has {names[0]!r}"
+            else:
+                listed = f"{', '.join(map(repr, names[:-1]))} and {names[-1]!r}"
+                message = f"no route under these wishes has {listed} together, though without any one of them there are some"
+            return Nothing(names, tuple(binding), message + (f"; so there are without {' or without '.join(others)}" if others else ""))
         if not binding:
             return Nothing((), (), "no route fulfils these wishes, and giving up a single one of them is not enough")
         message = f"no route fulfils these wishes; without {' or without '.join(binding)} there are some"

@@ -125,9 +125,7 @@ def _filled(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64,
 
 
 @compiled
-def _followed(
-    day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64, found: Completion, used: I64, apart: I64
-) -> int:
+def _followed(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64, found: Completion, used: I64, apart: I64) -> int:
     """The heaviest route of the bound; returns how many of `apart` are filled. used: (days + 1, 5), what it
     uses of each limit; of a day that it leaves out COUNT is -1."""
     table, gate, per, level_shift = found.after_stop, found.after_gate, found.per, found.level_shift
@@ -219,7 +217,7 @@ def _priced(
         from_row, to_row = (days, days + 1) if kind == MONEY else (0, days)
         has[:] = 0
         settled[:] = 0
-        for trial in range(_TRIALS):
+        for _ in range(_TRIALS):
             if final:
                 prices[:] = chosen
             for d in range(days + 1):

@@ -19,7 +19,7 @@ import numpy as np
 
 from features.itinerary.ahead import ahead
 from features.itinerary.completion import Completion, nothing_known
-from features.itinerary.expansion import FULL, TOO_MANY, Vertices, fresh, grown, rehashed, spread
+from features.itinerary.expansion import FULL, TOO_MANY, fresh, grown, rehashed, spread
 from features.itinerary.hops import I32, I64, Hops
 from features.itinerary.limits import FREE, Limits, Weights
 

@@ -67,8 +67,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Why there is no route. stops: ids of must-haves that clash (all together, no two of them alone perhaps) or are left out; wishes: names of those of which any one, given up, gives
-    routes (empty if no single one does); message: the same as a sentence."""
+    """Why there is no route. stops: ids of must-haves that clash (perhaps all of them together only) or are left out; wishes:
+    names of those of which any one, given up, gives routes (empty if no single one does); message: the same as a sentence."""
 
     stops: tuple[str, ...]
     wishes: tuple[str, ...]

@@ -52,8 +52,9 @@ class Asked:
 @dataclass(frozen=True)
 class Outcome:
     """`routes`: rows of the timetable and the worth of each, None where they were drawn. `within`: how much better than the first shown the
-    best may be, where `exact` is false (0.0: the first is the best, and the rest were chosen to differ from it, or late). `clash`: ids of must-haves that stand against each other or against a wish; `binding`: wishes of
-    which any one, given up, gives routes; `why`: the same in words."""
+    best may be, where `exact` is false (0.0: the first is the best, and the rest were chosen to differ from it). `clash`: ids of
+    must-haves that stand against each other or against a wish; `binding`: wishes of which any one, given up, gives routes; `why`: the same
+    in words. `late`: whether time was too short for the best."""
 
     total: int
     routes: tuple[tuple[Rows, float | None], ...]

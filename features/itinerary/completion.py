@@ -121,7 +121,7 @@ def _filled(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64,
             if start[v]:
                 best = max(best, table[v, levels - 1] + first[v] - a_concert * concert[v] - a_coin * price[v] + whole)
         gate[d] = best if best > _DEAD else np.int64(_NOWHERE)
-    return gate[0] + per[days, MONEY] * limits.money
+    return int(gate[0] + per[days, MONEY] * limits.money)
 
 
 @compiled
@@ -207,7 +207,7 @@ def _priced(
     chosen = prices.copy()
     lines = np.zeros((days + 1, 2, 3))  # of each day (of all: the last row) too low and too high: price, bound, slope
     has, settled = np.zeros((days + 1, 2), dtype=np.uint8), np.zeros(days + 1, dtype=np.uint8)
-    bound, lowest, others = np.int64(0), np.int64(2**62), 0
+    bound, lowest, others = 0, 2**62, 0
     order = (MONEY, FEWEST, COUNT, WAIT, WALK)
     for turn in range(5 * rounds + 1):
         final = turn == 5 * rounds
@@ -228,7 +228,7 @@ def _priced(
                 out.whole_count[d] = over * limits.most - lacking * limits.fewest
             bound = _filled(day_pointer, hops, limits, sums, first, out)
             if gate[0] <= _DEAD:
-                return gate[0], apart[:0].copy()
+                return int(gate[0]), apart[:0].copy()
             others = _followed(day_pointer, hops, limits, sums, first, out, used, apart)
             if bound < lowest:
                 lowest = bound

@@ -11,12 +11,12 @@ import numpy as np
 
 from features.itinerary import paths
 from features.itinerary.completion import bounded
-from features.itinerary.graph import build
+from features.itinerary.graph import TooManyStatesError, build
 from features.itinerary.hops import I32, I64, Hops
 from features.itinerary.limits import FREE, Limits, Weights
 
 #: Edges of a graph that did not hold enough: the next may as well be the whole. Money alone makes few states.
-_LARGE, _LARGE_OF_MONEY = 30_000, 1_000
+_LARGE, _LARGE_OF_MONEY, _EDGES_MORE = 30_000, 1_000, 1_000
 
 
 def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int, most_vertices: int) -> tuple[I32, I64]:
@@ -39,5 +39,8 @@ def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int,
         if graph.whole or (len(found) == k and found[-1] >= threshold):
             return stops, found
         if len(graph.target) > large:
-            return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
+            try:
+                return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
+            except TooManyStatesError:
+                large = len(graph.target) * _EDGES_MORE  # the heavy ones alone may still be few enough
         place *= 3

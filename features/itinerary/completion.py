@@ -218,9 +218,9 @@ def _priced(
         has[:] = 0
         settled[:] = 0
         for _ in range(_TRIALS):
-            if final:
-                prices[:] = chosen
-            for d in range(days + 1):
+            for d in range(days, -1, -1):
+                for one in range(5 if final else 0):
+                    prices[d, one] = chosen[d, one]
                 per[d, WALK], per[d, WAIT] = np.int64(prices[d, WALK]), np.int64(prices[d, WAIT])
                 per[d, MONEY] = np.int64(prices[days, MONEY])
                 over, lacking = np.int64(prices[d, COUNT]), np.int64(prices[d, FEWEST])
@@ -232,7 +232,9 @@ def _priced(
             others = _followed(day_pointer, hops, limits, sums, first, out, used, apart)
             if bound < lowest:
                 lowest = bound
-                chosen[:] = prices
+                for d in range(days + 1):  # one by one: to compile a copy of a table takes many seconds
+                    for one in range(5):
+                        chosen[d, one] = prices[d, one]
             if final:
                 break
             moving = False

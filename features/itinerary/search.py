@@ -330,9 +330,9 @@ def warm() -> None:
     """Compiles (or reads from the cache) all that a question needs, so that no request waits for it."""
     from features.itinerary.timetable import Planned
 
-    stops = [Planned(name, name, place * 3_600_000_000, 30, 0, programme=name) for place, name in enumerate("abc")]
+    stops = [Planned(name, name, place * 3_600_000_000, 30, 0, 5, programme="p", composers=("c",)) for place, name in enumerate("abc")]
     small = Timetable.build("UTC", 0, ["hall"], [0], [[0]], stops)
-    for wishes in (Wishes(), Wishes(maximal=True, price_limit=10, no_programme_twice=True)):
+    for wishes in (Wishes(), Wishes(price_limit=10, walking_a_day=10), Wishes(maximal=True, no_programme_twice=True)):
         routes = Routes(small, wishes)
         routes.best(Objective.MUSIC, 2)
         routes.best(Objective.COMPOSERS, 2)

@@ -21,7 +21,6 @@ from pipelines.steps import Reporter, latest
 
 if TYPE_CHECKING:
     from features.itinerary.objectives import Worth
-    from features.itinerary.search import Found
     from features.itinerary.timetable import Availability, Timetable
     from features.itinerary.wishes import Wishes
 
@@ -127,12 +126,11 @@ def top(
     aim = _objective(objective)
     all_routes = opened.routes(wish, _worth(scores, opened.timetable))
     warm()
+    best = that_differ(all_routes, aim, k, different, deadline) if different else all_routes.best(aim, k, deadline)
+    found = best.routes
+    result: dict[str, Any] = {"objective": aim.value, "exact": best.exact, "within": best.within if found else None}
     if different:
-        found: Sequence[Found] = that_differ(all_routes, aim, k, different, deadline)
-        result: dict[str, Any] = {"objective": aim.value, "different": different}
-    else:
-        best = all_routes.best(aim, k, deadline)
-        found, result = best.routes, {"objective": aim.value, "exact": best.exact, "within": best.within if best.routes else None}
+        result["different"] = different
     why = None if found else all_routes.why_nothing()
     result["routes"] = [{"route": opened.name(one.stops), "value": one.value, "stops": opened.said(one.stops)} for one in found]
     if why is not None:
@@ -143,8 +141,10 @@ def top(
         for place, one in enumerate(found, start=1):
             out.append(f"{place}. {one.value:g}  {opened.name(one.stops)}")
             out += [f"   {said}" for said in opened.told(one.stops)]
-        if result.get("exact") is False:
-            out.append(f"within {result['within']:g} of the best; a longer --deadline comes closer" if found else "no route found in time")
+        if different and found:
+            out.append("chosen to differ: the first is the best there is" + (f", or within {best.within:g} of it" if best.within else ""))
+        elif not best.exact:
+            out.append(f"within {best.within:g} of the best; a longer --deadline comes closer" if found else "no route found in time")
         return out
 
     _tell(result, as_json, lines)

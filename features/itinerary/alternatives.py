@@ -10,7 +10,7 @@ import numpy as np
 
 from features.itinerary import paths
 from features.itinerary.objectives import COVERING, additive, shown
-from features.itinerary.search import DEADLINE_S, Found, Routes, Rows
+from features.itinerary.search import DEADLINE_S, Best, Found, Routes, Rows
 from features.itinerary.timetable import IMPASSABLE, Timetable
 from features.itinerary.wishes import Objective
 
@@ -84,22 +84,26 @@ def figures(timetable: Timetable, route: Sequence[int]) -> tuple[int, int, int, 
     return price, music, walking, waiting
 
 
-def different(routes: Routes, objective: Objective, k: int, strength: float, deadline_s: float = DEADLINE_S) -> list[Found]:
+def different(routes: Routes, objective: Objective, k: int, strength: float, deadline_s: float = DEADLINE_S) -> Best:
     """k good routes that differ. strength: 0 (the k best) to 1 (a concert that was shown counts for nothing the next time).
 
     The first is the best. Of sums each next one is the best where every concert is worth less the more often it was shown (solved
     anew, exactly); of the rest the one, among the first thousand, of the best mix of worth and difference (maximal marginal relevance,
-    Carbonell and Goldstein 1998; difference = 1 - Jaccard). Raises ValueError for a strength outside 0 to 1."""
+    Carbonell and Goldstein 1998; difference = 1 - Jaccard). Only the first is sure to be what it is for its worth (`within` says how far
+    from the best it can be), so that `exact` is false for any strength but 0. Raises ValueError for a strength outside 0 to 1."""
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"the strength of difference is {strength}: 0 to 1 is allowed")
+    if not strength:
+        return routes.best(objective, k, deadline_s)
     if objective in COVERING or routes.wishes.no_programme_twice:
-        return _marginal(routes.best(objective, max(k, _POOL if strength else k), deadline_s).routes, k, strength)
+        pool = routes.best(objective, max(k, _POOL), deadline_s)
+        return Best(tuple(_marginal(pool.routes, k, strength)), len(pool.routes) == 0 and pool.exact, pool.within)
     limits = routes.narrowed.limits
     weights = additive(objective, routes.timetable, routes.worth, limits.price)
     graph = routes.graph(weights, limits)
     first, _ = paths.Ranking(graph).more(1)
-    if not len(first) or not strength:
-        return list(routes.best(objective, k, deadline_s).routes)
+    if not len(first):
+        return Best((), True, 0.0)
     chosen = [tuple(int(row) for row in first[0] if row >= 0)]
     unit = float(np.abs(weights.gain[list(chosen[0])]).mean()) + 45.0 * abs(weights.per_walk)
     times = np.zeros(len(routes.timetable.stops), dtype=np.float64)
@@ -114,7 +118,7 @@ def different(routes: Routes, objective: Objective, k: int, strength: float, dea
         if new is None:
             break
         chosen.append(new)
-    return [Found(one, shown(objective, paths.weight_of(graph, one) or 0)) for one in chosen]
+    return Best(tuple(Found(one, shown(objective, paths.weight_of(graph, one) or 0)) for one in chosen), False, 0.0)
 
 
 def _marginal(pool: Sequence[Found], k: int, strength: float) -> list[Found]:

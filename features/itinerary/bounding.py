@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from features.itinerary import paths
 from features.itinerary.dual import descend
-from features.itinerary.graph import Graph, Limits, TooManyStatesError, Weights, build
+from features.itinerary.graph import Graph, TooManyStatesError, build
 from features.itinerary.hops import I32, I64, day_pointer
+from features.itinerary.limits import Limits, Weights
 from features.itinerary.objectives import (
     CHANGE_COST,
     COVERING,
@@ -185,8 +186,8 @@ def _graph(problem: _Problem, state: _State, share: float | None = None) -> Grap
         if group >= problem.composers:
             forbids[rows] |= np.uint64(1) << np.uint64(bit)
         by_token[bit] = worth[group]
-    weights = replace(problem.weights(share), by_token=by_token)
-    words: Limits = replace(limits, tokens=bits, forbids=forbids)
+    weights = problem.weights(share)._replace(by_token=by_token)
+    words: Limits = limits._replace(tokens=bits, forbids=forbids)
     most = min(_MOST_VERTICES, routes.most_vertices) if state.bits else routes.most_vertices
     return build(day_pointer(routes.timetable), routes.narrowed.hops, words, weights, most)
 

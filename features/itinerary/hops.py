@@ -7,6 +7,7 @@ to be transitive. Stops are sorted by time, so every chain ascends, and "stop m 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,7 @@ I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False)
-class Hops:
+class Hops(NamedTuple):
     """For each stop the stops that can follow: hop e of stop u is one of pointer[u] .. pointer[u + 1], ascending by `to`.
 
     walk, wait: minutes; change: 1 where the hall changes; meal: 1 where the break fits in. start, end: (stops,) whether a day's

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.graph import FREE, Limits
 from features.itinerary.hops import NOTHING, HopLimits, Hops, hops
+from features.itinerary.limits import FREE, Limits
 from features.itinerary.timetable import Availability, Timetable
 from features.itinerary.wishes import WORDS, Wishes, Words
 

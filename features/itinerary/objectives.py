@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.itinerary.graph import Weights
 from features.itinerary.hops import I64
+from features.itinerary.limits import Weights
 from features.itinerary.timetable import Timetable
 from features.itinerary.wishes import Objective
 

@@ -344,7 +344,10 @@ def _popped(
             np.zeros((size, longest), dtype=np.int64),
             np.zeros(size, dtype=np.int32),
         )
-        new_paths[:rows], new_weights[:rows], new_lengths[:rows] = paths[:rows], weights[:rows], lengths[:rows]
+        for row in range(rows):  # one by one: to compile a copy of a table takes longer than all the rest of this file
+            new_lengths[row] = lengths[row]
+            for step in range(longest):
+                new_paths[row, step], new_weights[row, step] = paths[row, step], weights[row, step]
         paths, weights, lengths = new_paths, new_weights, new_lengths
     while found < wanted and in_heap > 0:
         top = heap[0]
@@ -394,7 +397,9 @@ def _popped(
                 continue
             if made == candidates.shape[1]:
                 wider = np.empty((4, 2 * made + 64), dtype=np.int64)
-                wider[:, :made] = candidates
+                for one in range(4):
+                    for place_of in range(made):
+                        wider[one, place_of] = candidates[one, place_of]
                 candidates = wider
             candidates[0, made] = weights[row, step] + weight[e] + best[target[e]]
             candidates[1, made], candidates[2, made], candidates[3, made] = row, step, other

@@ -18,8 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.itinerary import paths
-from features.itinerary.graph import Graph, Limits, TooManyStatesError, Weights, build
+from features.itinerary.clashes import clashing
+from features.itinerary.graph import Graph, TooManyStatesError, build
+from features.itinerary.heaviest import heaviest
 from features.itinerary.hops import day_pointer
+from features.itinerary.limits import Limits, Weights
 from features.itinerary.narrowing import Narrowed, narrow
 from features.itinerary.objectives import COVERING, Worth, additive, shown
 from features.itinerary.timetable import Availability, Timetable
@@ -43,8 +46,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Best:
-    """routes: best first. exact: these are the best there are, in order. within: the best of all is better than the first shown by no
-    more than this (0.0 when exact), in the objective's unit."""
+    """routes: best first. exact: these are the best there are, in order; false too where they were chosen to differ (alternatives.py).
+    within: the best of all is better than the first shown by no more than this (0.0 when exact, inf where none was found in time), in the
+    objective's unit."""
 
     routes: tuple[Found, ...]
     exact: bool
@@ -53,7 +57,8 @@ class Best:
 
 @dataclass(frozen=True)
 class Loss:
-    """What is lost when stop `row` is: routes that hold it, and by how much the best gets worse (None: no route is left)."""
+    """What is lost when stop `row` is: routes that hold it, and by how much the best gets worse (None: no route is left). Of maximal chains
+    it may get better, below 0: chains that were not maximal because of the stop are so without it."""
 
     row: int
     routes: int
@@ -62,8 +67,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Why there is no route. stops: ids of must-haves that clash or are left out; wishes: names of those of which any one, given up, gives
-    routes (empty if no single one does); message: the same as a sentence."""
+    """Why there is no route. stops: ids of must-haves that clash (perhaps all of them together only) or are left out; wishes:
+    names of those of which any one, given up, gives routes (empty if no single one does); message: the same as a sentence."""
 
     stops: tuple[str, ...]
     wishes: tuple[str, ...]
@@ -127,8 +132,8 @@ class Routes:
             from features.itinerary.bounding import best_by_bound
 
             return best_by_bound(self, objective, k, time.monotonic() + deadline_s)
-        graph = self.graph(additive(objective, self.timetable, self.worth, self._limits.price), self._limits)
-        stops, weights = paths.Ranking(graph).more(k)
+        sums = additive(objective, self.timetable, self.worth, self._limits.price)
+        stops, weights = heaviest(day_pointer(self.timetable), self.narrowed.hops, self._limits, sums, k, self.most_vertices)
         return Best(tuple(Found(_rows(row), shown(objective, int(weight))) for row, weight in zip(stops, weights, strict=True)), True, 0.0)
 
     def losses(self, objective: Objective | None = None) -> list[Loss]:
@@ -151,14 +156,26 @@ class Routes:
         on_best = set(paths.follow(weighed, edge))
         place_of = {int(stop): place for place, stop in enumerate(graph.stop_of) if stop >= 0}
         out = []
+        sign = -1.0 if objective in (Objective.CHEAPEST, Objective.LEAST_WALKING) else 1.0
         for row, routes in sorted(through.items()):
             worse: float | None = 0.0
-            if row in on_best:
+            if self.wishes.maximal:
+                after = self._best_without(row, objective)
+                worse = None if after is None else sign * (shown(objective, int(best[0])) - after)
+            elif row in on_best:
                 left, _ = paths.heaviest(weighed, place_of[row])
                 none = left[0] <= paths.DEAD
                 worse = None if none else abs(shown(objective, int(best[0])) - shown(objective, int(left[0])))
             out.append(Loss(row, routes, worse))
         return out
+
+    def _best_without(self, row: int, objective: Objective) -> float | None:
+        """Of the routes that there would be if the stop were gone."""
+        wishes = replace(self.wishes, must_not=(*self.wishes.must_not, self.timetable.stops[row].id))
+        there = Routes(self.timetable, wishes, self.availability, self.worth, self.most_vertices)
+        graph = there.graph(additive(objective, self.timetable, self.worth, there._limits.price), there._tight)
+        best, _ = paths.heaviest(graph)
+        return shown(objective, int(best[0])) if graph.sink >= 0 else None
 
     # ------------------------------------------------------------------ number n, and a fair sample
 
@@ -243,11 +260,21 @@ class Routes:
                 said = f"{a.id!r} (until {self._clock(a.starts_at, a.minutes)}) and {b.id!r} (from {self._clock(b.starts_at)}) clash"
                 return Nothing((a.id, b.id), (), f"{said} on {self.timetable.days[a.day]}: there is no way from one to the other in time")
         default, binding = Wishes(), []
+        clash = clashing(self)
         for place in fields(Wishes):
             if getattr(self.wishes, place.name) != getattr(default, place.name):
                 less = replace(self.wishes, **{place.name: getattr(default, place.name)})
                 if Routes(self.timetable, less, self.availability, self.worth, self.most_vertices).exist:
                     binding.append(place.name)
+        if clash:
+            names = tuple(stops[row].id for row in clash)
+            others = [name for name in binding if name not in ("must", "bought")]
+            if len(names) == 1:
+                message = f"no route under these wishes has {names[0]!r}"
+            else:
+                listed = f"{', '.join(map(repr, names[:-1]))} and {names[-1]!r}"
+                message = f"no route under these wishes has {listed} together, though without any one of them there are some"
+            return Nothing(names, tuple(binding), message + (f"; so there are without {' or without '.join(others)}" if others else ""))
         if not binding:
             return Nothing((), (), "no route fulfils these wishes, and giving up a single one of them is not enough")
         message = f"no route fulfils these wishes; without {' or without '.join(binding)} there are some"
@@ -280,7 +307,7 @@ class Routes:
         if int(repeats.max(initial=-1)) >= 64:
             raise TooManyStatesError("more than 64 programmes are played twice: name fewer days, or do without no programme twice")
         bits = np.where(repeats >= 0, np.uint64(1) << np.maximum(repeats, 0).astype(np.uint64), np.uint64(0)).astype(np.uint64)
-        return replace(self._limits, tokens=bits, forbids=bits)
+        return self._limits._replace(tokens=bits, forbids=bits)
 
     @cached_property
     def _graph(self) -> Graph:
@@ -303,9 +330,9 @@ def warm() -> None:
     """Compiles (or reads from the cache) all that a question needs, so that no request waits for it."""
     from features.itinerary.timetable import Planned
 
-    stops = [Planned(name, name, place * 3_600_000_000, 30, 0, programme=name) for place, name in enumerate("abc")]
+    stops = [Planned(name, name, place * 3_600_000_000, 30, 0, 5, programme="p", composers=("c",)) for place, name in enumerate("abc")]
     small = Timetable.build("UTC", 0, ["hall"], [0], [[0]], stops)
-    for wishes in (Wishes(), Wishes(maximal=True, price_limit=10, no_programme_twice=True)):
+    for wishes in (Wishes(), Wishes(price_limit=10, walking_a_day=10), Wishes(maximal=True, no_programme_twice=True)):
         routes = Routes(small, wishes)
         routes.best(Objective.MUSIC, 2)
         routes.best(Objective.COMPOSERS, 2)

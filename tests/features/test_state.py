@@ -82,6 +82,22 @@ def same(left: dict[tuple[int, int], tuple[int, float, float, int]], right: dict
         np.testing.assert_allclose(left[pair], right[pair], rtol=1e-6)
 
 
+@given(events=st.lists(event, max_size=30), together=st.integers(1, 3))
+def test_people_asked_for_together_are_those_asked_for_alone(events: list[Event], together: int) -> None:
+    everybody = histories(KINDS, 4, *arrays(sorted(events, key=lambda one: one[4])), ordered=True)
+    users = [3, 0, 2, 2, 1, 0, 3, 1] * together
+    for user, state in zip(users, everybody.states(users), strict=True):
+        alone = everybody.state(user)
+        for name in ("users", "items", "meanings", "weights", "values", "times"):
+            one, other = getattr(state.folded, name), getattr(alone.folded, name)
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+        for name in ("positives", "weights", "disliked", "excluded"):
+            one, other = getattr(state, name), getattr(alone, name)
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
 @given(st.lists(event, max_size=40))
 def test_folding_everybody_at_once_equals_folding_events_one_by_one(events: list[Event]) -> None:
     events = sorted(events, key=lambda one: (one[0], one[4]))

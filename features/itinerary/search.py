@@ -332,7 +332,7 @@ def warm() -> None:
 
     stops = [Planned(name, name, place * 3_600_000_000, 30, 0, 5, programme="p", composers=("c",)) for place, name in enumerate("abc")]
     small = Timetable.build("UTC", 0, ["hall"], [0], [[0]], stops)
-    for wishes in (Wishes(), Wishes(price_limit=10, walking_a_day=10), Wishes(maximal=True, no_programme_twice=True)):
+    for wishes in (Wishes(), Wishes(price_limit=10, walking_a_day=10), Wishes(no_programme_twice=True)):
         routes = Routes(small, wishes)
         routes.best(Objective.MUSIC, 2)
         routes.best(Objective.COMPOSERS, 2)

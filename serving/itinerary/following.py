@@ -71,9 +71,7 @@ class Itineraries:
     """The timetables of all domains that have one, from `start` to `stop`. `settle_us`: a row may become visible so long after it was
     stamped."""
 
-    def __init__(
-        self, domains: Mapping[str, Domain], live: Live, database: Database, home: Path, settle_us: int, metrics: Metrics
-    ) -> None:
+    def __init__(self, domains: Mapping[str, Domain], live: Live, database: Database, home: Path, settle_us: int, metrics: Metrics) -> None:
         self._live, self._metrics, self._settle_us = live, metrics, settle_us
         self.stored = Seats(database, home)
         timed = {name: domain for name, domain in domains.items() if domain.itinerary is not None}

@@ -44,8 +44,8 @@ def words() -> Itinerary:
     return domain.itinerary
 
 
-def of(*bought: str, **more: frozenset[str]) -> Chosens:
-    return Chosens(bought=frozenset(bought), **more)
+def of(*bought: str, yes: frozenset[str] = frozenset(), no: frozenset[str] = frozenset()) -> Chosens:
+    return Chosens(bought=frozenset(bought), yes=yes, no=no)
 
 
 def test_what_cannot_be_reached_from_a_ticket_or_before_it_is_of_no_use(words: Itinerary) -> None:
@@ -152,9 +152,7 @@ async def test_recommendations_leave_out_what_clashes_with_tickets(seated: tuple
     assert not any("tickets" in note for note in notes)
 
 
-async def test_recommendations_leave_out_what_has_begun(
-    seated: tuple[Service, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_recommendations_leave_out_what_has_begun(seated: tuple[Service, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch) -> None:
     _, client = seated
     monkeypatch.setattr("serving.service.now_us", lambda: at("2030-07-02T12:10"))
     shown, notes = await recommended(client)

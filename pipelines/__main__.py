@@ -509,7 +509,7 @@ def bench(
         session.tell(quality, lambda: quality_lines(quality))
         return
     name = "routes-big" if big and name == "routes" else name
-    figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate)
+    figures = measure(name, words, rows, session.home, session.deployment, session.reporter, embedded, requests, rate, data)
     shown = lines(name, figures)
     session.tell(figures, None if shown is None else lambda: shown)
 

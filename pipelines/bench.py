@@ -27,11 +27,12 @@ def bench(
     embedded: bool = False,
     requests: int = 100_000,
     rate: float | None = None,
+    data: Path | None = None,
 ) -> dict[str, Any]:
     """Figures with the machine beside them; also written to home/bench/<name>.json.
 
     embedded: faults and soak run on what is there with nothing installed. `requests` (soak), `rate` (requests a second; None: the
-    benchmark's own). Raises ValueError for an unknown name.
+    benchmark's own). `data` (routes): a folder with the domain's files. Raises ValueError for an unknown name.
     """
     before = machine()
     match name:
@@ -66,7 +67,7 @@ def bench(
         case "routes":
             from pipelines.bench_routes import run as measure_routes
 
-            figures = measure_routes(home, domain, reporter)
+            figures = measure_routes(home, domain, reporter, data=data)
         case "routes-big":
             from pipelines.bench_routes_big import run as measure_big
 

@@ -38,10 +38,11 @@ _REPEATS, _ASKED = 7, 200
 _RANGE = 2**18  # chains whose core portraits are made at once: columns that come back to the same memory
 
 
-def run(home: Path, domain: Domain, reporter: Reporter, rivals: bool = True) -> dict[str, Any]:
-    """All figures; `rows` is the table: name, value, unit, goal, reached."""
+def run(home: Path, domain: Domain, reporter: Reporter, rivals: bool = True, data: Path | None = None) -> dict[str, Any]:
+    """All figures; `rows` is the table: name, value, unit, goal, reached. Of the timetable in the files of `data`, else of the newest
+    ingest, else of a made one. Raises SourceError for files that cannot be read."""
     warm()
-    timetable, of = _timetable(home, domain), "the domain's"
+    timetable, of = _timetable(home, domain, data, reporter), "the domain's"
     if timetable is None:
         timetable, of = made(3, 36, 9), "a made one"
     figures: dict[str, Any] = {"timetable": of, "stops": len(timetable.stops), "days": len(timetable.days)}
@@ -91,9 +92,11 @@ def made(days: int, stops: int, halls: int, seed: int = 5) -> Timetable:
     return Timetable.build("UTC", 360, [f"hall {hall}" for hall in range(halls)], [0] * halls, walk, planned)
 
 
-def _timetable(home: Path, domain: Domain) -> Timetable | None:
-    from pipelines.routes import timetable_file
+def _timetable(home: Path, domain: Domain, data: Path | None, reporter: Reporter) -> Timetable | None:
+    from pipelines.routes import read_timetable, timetable_file
 
+    if data is not None:
+        return read_timetable(domain, data, home, reporter)[0]
     try:
         return Timetable.of_json(json.loads(timetable_file(domain, home).read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -202,7 +202,7 @@ class _Opened:
         self.timetable: Timetable
         self._availability: Availability | None = None
         if data is not None and timetable is None:
-            self.timetable, self._availability = _read(words, data, home.resolve(), reporter)
+            self.timetable, self._availability = read_timetable(words, data, home.resolve(), reporter)
         else:
             path = timetable or timetable_file(words, home.resolve())
             self.timetable = Timetable.of_json(_document(path))
@@ -255,7 +255,7 @@ def timetable_file(words: Domain, home: Path) -> Path:
     raise FileNotFoundError(f"{words.name} has no timetable in {home}: {made_by} makes one, or name --data or a --timetable")
 
 
-def _read(words: Domain, data: Path, home: Path, reporter: Reporter) -> tuple[Timetable, Availability]:
+def read_timetable(words: Domain, data: Path, home: Path, reporter: Reporter) -> tuple[Timetable, Availability]:
     """The timetable of these files alone: whoever asks about routes needs no tickets. Bad rows are told; raises SourceError where a file
     has more of them than `factotum ingest` accepts."""
     from pipelines.sources import timetable_of

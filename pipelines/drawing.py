@@ -13,6 +13,7 @@ from html import escape
 
 WIDE, HIGH = 560, 320  # of a picture, in its own units; a page scales it to its column
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 16, 14, 44
+LEAST = 1e-300  # on a logarithmic axis; what is smaller cannot be halved without becoming nothing
 _SERIES = 8  # colours there are; a ninth series begins anew
 
 _STYLE = """
@@ -104,7 +105,7 @@ class _Scale:
     """Values -> places along an axis."""
 
     def __init__(self, axis: Axis, values: Sequence[float], start: float, end: float) -> None:
-        known = [value for value in values if math.isfinite(value) and (value > 0 or not axis.log)] or [1.0]
+        known = [value for value in values if _drawable(value, axis)] or [1.0]
         low, high = min(known) if axis.low is None else axis.low, max(known) if axis.high is None else axis.high
         if low == high:
             low, high = (low / 2.0, high * 2.0) if axis.log else (low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5)
@@ -298,4 +299,4 @@ def _name_room(names: Iterable[str]) -> int:
 
 
 def _drawable(value: float, axis: Axis) -> bool:
-    return math.isfinite(value) and (value > 0 or not axis.log)
+    return math.isfinite(value) and (value >= LEAST or not axis.log)

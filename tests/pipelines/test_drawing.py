@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import drawing
@@ -22,11 +22,12 @@ def places(drawn: str, tag: str, *names: str) -> list[float]:
 
 
 @settings(max_examples=60, deadline=None)
+@example([(5e-324, 1.0)], True, False)
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=12), st.booleans(), st.booleans())
 def test_points_lie_inside_the_frame_and_markup_is_well_formed(pairs: list[tuple[float, float]], log: bool, named: bool) -> None:
     points = [Point(x, y, f"<{place}>&\"'", place) for place, (x, y) in enumerate(pairs)]
     drawn = drawing.scatter("a <b> & c", points, Axis("x", log=log), Axis("y"), named)
-    kept = [x for x, _ in pairs if x > 0 or not log]
+    kept = [x for x, _ in pairs if x >= drawing.LEAST or not log]
     if not kept:
         assert drawn == ""
         return

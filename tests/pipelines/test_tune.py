@@ -130,7 +130,7 @@ def finished(folder: Path, model: str) -> dict[str, float]:
 
 #: A search whose driver kills itself at the end of the first trial that finds another one written down as ended.
 DYING = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 
 from pipelines.__main__ import main
@@ -143,6 +143,7 @@ ended = _Told.on_trial_complete
 def die(*said, **more):
     ended(*said, **more)
     if finished(folder, model):
+        time.sleep(1.0)  # what writes the search down does so in a thread: a file that is cut off half-way is another story
         os.kill(os.getpid(), signal.SIGKILL)
 
 _Told.on_trial_complete = die

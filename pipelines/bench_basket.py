@@ -222,7 +222,7 @@ def _grouped(users: NDArray[np.int32], items: NDArray[np.int32]) -> list[tuple[i
 def basket_table(report: Mapping[str, Any]) -> list[str]:
     """Lines for a terminal."""
     clashing_people = f"{report['clashing_people']:,} of them with tickets that clash"
-    out = [f"{report['said']}: {report['people']:,} people, {clashing_people}; {report['candidates']:g} concerts to find it among"]
+    out = [f"{report['said']}: {report['people']:,} people, {clashing_people}; {report['candidates']:g} stops to find it among"]
     out.append(f"{'':12}{'NDCG@10':>9}{'95%':>17}{'HR@10':>9}{'95%':>17}" + "".join(f"{name:>15}" for name in ("one person's", "clashing")))
     for way, row in report["rows"].items():
         ndcg, hit = row[f"NDCG@{K}"], row[f"HR@{K}"]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.domain import Domain
-from pipelines.document import MISSED, OPEN, REACHED, Block, Cells, Heading, Picture, Said, Side
+from pipelines.bench_basket import basket_table
+from pipelines.bench_own_routes import own_routes_table
+from pipelines.document import MISSED, OPEN, REACHED, Block, Cells, Heading, Listing, Picture, Said, Side
 from pipelines.drawing import Axis, Point, bars, curves, intervals, number, scatter
 from pipelines.steps import DONE
 from pipelines.train import EPOCHS
@@ -35,6 +37,8 @@ def section(result: Mapping[str, Any], domain: Domain | None, home: Path) -> Ite
             yield Said(f"Skipped: {part['skipped']}")
         elif "groups" in part:
             yield from _cold(part)
+        elif "basket" in part:
+            yield Listing([*basket_table(part["basket"]), "", *own_routes_table(part["own_routes"])])
         else:
             published = domain.published.get(name, ()) if domain is not None else ()
             yield from _part(part, published, _epochs(home, result["domain"], part))

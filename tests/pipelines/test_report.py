@@ -246,3 +246,24 @@ def test_goals_that_cannot_be_measured_are_refused(tmp_path: Path, words: dict[s
 def test_domains_without_goals_have_no_lines() -> None:
     document = {**plain(), "name": "books"}
     assert goal_rows({}, {"books": Domain.model_validate(document)}) == []
+
+
+def test_baskets_and_own_routes_are_on_the_page(tmp_path: Path) -> None:
+    value = {"mean": 0.25, "low": 0.2, "high": 0.3}
+    row = {"NDCG@10": value, "HR@10": value, "groups": {"one person's": {"NDCG@10": value}, "clashing": {"NDCG@10": value}}}
+    basket = {
+        "said": "one hidden",
+        "people": 7,
+        "clashing_people": 2,
+        "candidates": 9.0,
+        "rows": {"popular": row},
+        "random": {"all": {"NDCG@10": 0.1, "HR@10": 0.2}},
+        "comparisons": {},
+    }
+    share = {"score": value, "popular": value, "score - popular": value, "random": 0.01}
+    routes = {"said": "routes", "routes": 5, "known": 3, "days": 8, "clashing_days": 2, "among": {"day": {"all": {"first 10": share}}}}
+    home = home_with(tmp_path / "home", quality__movies__test=quality(basket={"basket": basket, "own_routes": routes}))
+    report(home, tmp_path / "page.html", tmp_path / "b.md", 1_700_000_000.0)
+    for said in ((tmp_path / "page.html").read_text(), (tmp_path / "b.md").read_text()):
+        assert "one hidden: 7 people, 2 of them with tickets that clash; 9 stops to find it among" in said
+        assert "2 of 8 such days clash (25.0%: bought for several people)" in said

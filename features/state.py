@@ -266,17 +266,27 @@ class UserState:
 
     @cached_property
     def disliked(self) -> NDArray[np.int32]:
-        return np.asarray(self.folded.items[(self.folded.meanings & Means.DISLIKED) != 0])
+        return np.asarray(self.folded.items[dislikes(self.folded)])
 
     @cached_property
     def excluded(self) -> NDArray[np.int32]:
         """Items that are not to be recommended again, as the YAML's `excluded` says."""
-        return np.asarray(self.folded.items[(self.folded.meanings & self.kinds_of.excluded) != 0])
+        return np.asarray(self.folded.items[excludes(self.folded, self.kinds_of)])
 
 
 def positive(folded: Folded) -> NDArray[np.bool_]:
     """(n,) which folded events belong to a person's taste and weigh something."""
-    return np.asarray(((folded.meanings & POSITIVE) != 0) & ((folded.meanings & Means.DISLIKED) == 0) & (folded.weights > 0))
+    return np.asarray(((folded.meanings & POSITIVE) != 0) & ~dislikes(folded) & (folded.weights > 0))
+
+
+def dislikes(folded: Folded) -> NDArray[np.bool_]:
+    """(n,) which folded events say that a person dislikes the item."""
+    return np.asarray((folded.meanings & Means.DISLIKED) != 0)
+
+
+def excludes(folded: Folded, kinds_of: Kinds) -> NDArray[np.bool_]:
+    """(n,) which folded events keep the item from being recommended again."""
+    return np.asarray((folded.meanings & kinds_of.excluded) != 0)
 
 
 def _foresee(states: Sequence[UserState]) -> None:
@@ -286,23 +296,20 @@ def _foresee(states: Sequence[UserState]) -> None:
     items, kinds = np.concatenate([state.items for state in states]), np.concatenate([state.kinds for state in states])
     values, times = np.concatenate([state.values for state in states]), np.concatenate([state.times for state in states])
     folded = fold(kinds_of, users, items, kinds, values, times)
-    people = np.arange(len(states) + 1)
 
     def parts(mask: NDArray[np.bool_], *columns: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.generic], ...]]:
         """The masked columns, person by person."""
         kept = tuple(column[mask] for column in columns)
-        borders = np.searchsorted(folded.users[mask], people).tolist()
+        borders = np.searchsorted(folded.users[mask], np.arange(len(states) + 1)).tolist()
         return (tuple(column[begin:end] for column in kept) for begin, end in pairwise(borders))
 
-    taste, meant = positive(folded), folded.meanings
-    everything = np.ones(len(meant), dtype=np.bool_)
-    columns = (np.zeros_like(folded.users), folded.items, meant, folded.weights, folded.values, folded.times)
+    columns = (np.zeros_like(folded.users), folded.items, folded.meanings, folded.weights, folded.values, folded.times)
     found = zip(
         states,
-        parts(everything, *columns),
-        parts(taste, folded.items, folded.weights),
-        parts((meant & Means.DISLIKED) != 0, folded.items),
-        parts((meant & kinds_of.excluded) != 0, folded.items),
+        parts(np.ones(len(folded.items), dtype=np.bool_), *columns),
+        parts(positive(folded), folded.items, folded.weights),
+        parts(dislikes(folded), folded.items),
+        parts(excludes(folded, kinds_of), folded.items),
         strict=True,
     )
     for state, whole, (positives, weights), (disliked,), (excluded,) in found:

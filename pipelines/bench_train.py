@@ -25,7 +25,7 @@ from configs.domain import AlsModel, Events, Items, Kind, SasrecModel
 from features.catalogue import Catalogue, build
 from features.state import NO_TIME, Histories, Kinds, UserState, histories
 from pipelines import rectools_rival
-from pipelines.memory import pss_bytes
+from pipelines.memory import most_bytes, pss_bytes
 from pipelines.steps import Reporter
 from training.contract import CandidateModel, TrainingData
 
@@ -262,8 +262,7 @@ def _many_items() -> dict[str, float]:
 
 
 def measure_many(out: str, people: int = 512) -> None:
-    """What `_many_items` runs. The peak is the kernel's count for this program's memory; getrusage's would hold, besides, what the
-    process that started it had."""
+    """What `_many_items` runs."""
     from training.topk import best
 
     chance = np.random.default_rng(1)
@@ -271,9 +270,7 @@ def measure_many(out: str, people: int = 512) -> None:
     asked = chance.standard_normal((people, _FACTORS), dtype=np.float32)
     held = pss_bytes(os.getpid())
     seconds = _seconds(lambda: best(asked, items, K), 1)
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
-    figures = {"people": people, "ms_a_person": seconds / people * 1e3, "mib_above": (peak - held) / 2**20}
+    figures = {"people": people, "ms_a_person": seconds / people * 1e3, "mib_above": (most_bytes() - held) / 2**20}
     Path(out).write_text(json.dumps(figures), encoding="utf-8")
 
 

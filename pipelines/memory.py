@@ -15,6 +15,7 @@ from typing import Self
 from pipelines.processes import PROC, descendants
 
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
+_HIGHEST = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 _RSS = re.compile(rb"^VmRSS:\s+(\d+) kB", re.MULTILINE)
 
 
@@ -28,6 +29,14 @@ def pss_bytes(pid: int) -> int:
         if match:
             return int(match[1]) * 1024
     return 0
+
+
+def most_bytes() -> int:
+    """The most that this program ever had resident, by the kernel's own count. (That of getrusage holds, besides, what the process that
+    started it had.) Raises OSError where there is no /proc."""
+    match = _HIGHEST.search((PROC / "self" / "status").read_bytes())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
 class Peak:

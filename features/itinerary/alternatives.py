@@ -52,7 +52,7 @@ def alternatives(routes: Routes, route: Sequence[int], objective: Objective, k: 
             continue
         others = tuple(timetable.stops[other].id for other in given if other != row)
         wishes = replace(routes.wishes, must=(*routes.wishes.must, *others), must_not=(*routes.wishes.must_not, name))
-        there = Routes(timetable, wishes, routes.availability, routes.worth, routes.most_vertices)
+        there = routes.under(wishes)
         for other in there.best(objective, k).routes:
             after = figures(timetable, other.stops)
             found[other.stops] = Alternative(

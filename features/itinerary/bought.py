@@ -1,6 +1,6 @@
 """Which routes people's tickets make, and how the rank of each moved from day to day of the sale. Counts of people only: nobody is named.
 
-On each date a person's tickets for one festival day make one route, all of their tickets together another one if they are of several days;
+On each date a person's tickets for one day make one route, all of their tickets together another one if they are of several days;
 with the next ticket the person leaves it for a longer one. Tickets that nobody could use alone (they clash: bought for several people)
 make no route; how many such people there are is told.
 """

@@ -25,12 +25,10 @@ def clashing(routes: Routes) -> tuple[int, ...]:
 
 def _exist(routes: Routes, rows: list[int] | tuple[int, ...]) -> bool:
     """Whether there are routes that hold these of the must-haves, under all other wishes."""
-    from features.itinerary.search import Routes as All
-
     names = {routes.timetable.stops[row].id for row in rows}
     wishes = replace(
         routes.wishes,
         must=tuple(name for name in routes.wishes.must if name in names),
         bought=tuple(name for name in routes.wishes.bought if name in names),
     )
-    return All(routes.timetable, wishes, routes.availability, routes.worth, routes.most_vertices).exist
+    return routes.under(wishes).exist

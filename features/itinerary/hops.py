@@ -45,7 +45,7 @@ class Hops(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class HopLimits:
     """What hops are held to. allowed, required: (stops,) uint8; minutes: buffer, longest walk, wait and gap of one hop, length of the meal
-    break (NOTHING = no limit); meal_from, meal_to: (days,) minutes of the festival day; skip: (days,) days that may stay empty."""
+    break (NOTHING = no limit); meal_from, meal_to: (days,) minutes of the day; skip: (days,) days that may stay empty."""
 
     allowed: U8
     required: U8

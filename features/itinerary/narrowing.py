@@ -1,4 +1,4 @@
-"""Wishes -> arrays: which stops are left, which must be there, and every limit in minutes of the festival day and bits."""
+"""Wishes -> arrays: which stops are left, which must be there, and every limit in minutes of the timetable's day and bits."""
 
 from __future__ import annotations
 

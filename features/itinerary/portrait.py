@@ -62,7 +62,7 @@ class Portrait:
     programmes_twice: concerts whose programme was heard before on the route; labels: how many concerts bear each label.
     Time: music = minutes of concerts; walking, waiting = sums over hops (waiting = gap - walk); whole = from each day's first begin to its
     last end, summed; music_share, walking_share, waiting_share = each / (music + walking + waiting); longest_walk, longest_wait of one hop;
-    longest_day = most of `whole` on one day; begins, ends = earliest begin and latest end, minutes of the festival day; concerts_a_day =
+    longest_day = most of `whole` on one day; begins, ends = earliest begin and latest end, minutes of the day; concerts_a_day =
     concerts / days; density = concerts / (whole / 60).
     Money: cost = sum of prices; cost_a_concert = cost / concerts of known price; unpriced = concerts without a price.
     Halls: changes = hops to another hall; changes_a_concert = changes / concerts.

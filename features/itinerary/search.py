@@ -96,6 +96,10 @@ class Routes:
         self.most_vertices = most_vertices
         self.narrowed: Narrowed = narrow(timetable, self.wishes, availability)
 
+    def under(self, wishes: Wishes) -> Routes:
+        """The routes of the same timetable under other wishes."""
+        return Routes(self.timetable, wishes, self.availability, self.worth, self.most_vertices)
+
     # ------------------------------------------------------------------ how many
 
     def count(self) -> int:
@@ -119,7 +123,7 @@ class Routes:
                 must=tuple(name for name in self.wishes.must if name in on_it),
                 bought=tuple(name for name in self.wishes.bought if name in on_it),
             )
-            out[day] = Routes(self.timetable, alone, self.availability, self.worth, self.most_vertices).by_length()
+            out[day] = self.under(alone).by_length()
         return out
 
     # ------------------------------------------------------------------ the best
@@ -172,7 +176,7 @@ class Routes:
     def _best_without(self, row: int, objective: Objective) -> float | None:
         """Of the routes that there would be if the stop were gone."""
         wishes = replace(self.wishes, must_not=(*self.wishes.must_not, self.timetable.stops[row].id))
-        there = Routes(self.timetable, wishes, self.availability, self.worth, self.most_vertices)
+        there = self.under(wishes)
         graph = there.graph(additive(objective, self.timetable, self.worth, there._limits.price), there._tight)
         best, _ = paths.heaviest(graph)
         return shown(objective, int(best[0])) if graph.sink >= 0 else None
@@ -264,7 +268,7 @@ class Routes:
         for place in fields(Wishes):
             if getattr(self.wishes, place.name) != getattr(default, place.name):
                 less = replace(self.wishes, **{place.name: getattr(default, place.name)})
-                if Routes(self.timetable, less, self.availability, self.worth, self.most_vertices).exist:
+                if self.under(less).exist:
                     binding.append(place.name)
         if clash:
             names = tuple(stops[row].id for row in clash)
@@ -279,7 +283,7 @@ class Routes:
             return Nothing((), (), "no route fulfils these wishes, and giving up a single one of them is not enough")
         message = f"no route fulfils these wishes; without {' or without '.join(binding)} there are some"
         if "price_limit" in binding:
-            free = Routes(self.timetable, replace(self.wishes, price_limit=None), self.availability, self.worth, self.most_vertices)
+            free = self.under(replace(self.wishes, price_limit=None))
             message += f"; the cheapest costs {int(free.best(Objective.CHEAPEST, 1).routes[0].value)}"
         return Nothing((), tuple(binding), message)
 

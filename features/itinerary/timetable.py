@@ -1,4 +1,4 @@
-"""The timetable of a festival as routes see it: stops with their minutes, halls, and the way between halls.
+"""A timetable as routes see it: stops with their minutes, halls, and the way between halls.
 
 Minutes are counted from the beginning of a festival day (06:00 by default, local time), from absolute instants: a concert at half past
 midnight belongs to the evening before, and a change of the clocks shifts nothing.

@@ -34,6 +34,7 @@ from serving.itinerary import questionnaire
 from serving.itinerary.choosing import Chosens, chosen, owned
 from serving.itinerary.current import Current
 from serving.itinerary.endorsing import endorsement
+from serving.itinerary.fitting import AWAY
 from serving.itinerary.scores import FAVOURITE, stop_popularity
 from serving.itinerary.searching import Asked, Outcome, join, others, search, worth_of
 from serving.itinerary.showing import route_document, stop_document, stop_json, whole_route
@@ -193,8 +194,7 @@ async def about(service: Service, request: Request, domain: Domain, current: Cur
     try:
         said, answered = await service.choosing.stored.told(domain.name, user)
     except DatabaseAwayError:
-        note = "what this person chose could not be read: the database is away"
-        return Whom(user, state, chosen(current, (), has), None, (note,), (DATABASE,))
+        return Whom(user, state, chosen(current, (), has), None, (AWAY["en"],), (DATABASE,))
     return Whom(user, state, chosen(current, said, has), answered)
 
 

@@ -16,6 +16,10 @@ from serving.itinerary.current import Current
 from serving.itinerary.telling import counted
 
 _NAMED = 3
+AWAY: dict[Language, str] = {
+    "en": "what this person chose could not be read: the database is away",
+    "ru": "выбор этого человека прочитать не удалось: база данных недоступна",
+}
 _SAID: dict[str, dict[Language, str]] = {
     "clashing left_out": {
         "en": "left out, because of your tickets or what you surely want there would be no time for it: {stops}",
@@ -27,10 +31,6 @@ _SAID: dict[str, dict[Language, str]] = {
     },
     "begun left_out": {"en": "left out, because it has begun: {stops}", "ru": "не показано, потому что уже началось: {stops}"},
     "begun marked": {"en": "this has begun already: {stops}", "ru": "это уже началось: {stops}"},
-    "away": {
-        "en": "what this person chose could not be read: the database is away",
-        "ru": "выбор этого человека прочитать не удалось: база данных недоступна",
-    },
     "over": {
         "en": "everything in this timetable has begun already; it is shown as it was",
         "ru": "всё в этом расписании уже началось; оно показано как было",
@@ -73,7 +73,7 @@ class Advice:
                 said.append(_SAID[f"{what} {wanted}"][self.language].format(stops=named))
         if self.unfit.over:
             said.append(_SAID["over"][self.language])
-        return (*said, *([_SAID["away"][self.language]] if self.away else []))
+        return (*said, *([AWAY[self.language]] if self.away else []))
 
 
 def unfit(current: Current, words: Itinerary, person: Chosens, now: int) -> Unfit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import sqlalchemy as sa
 
@@ -43,8 +43,11 @@ class Choices:
 
     async def of(self, domain: str, user: str) -> list[Said]:
         """Everything that a person said, oldest first."""
+        columns = self._choices.c
+        query = sa.select(columns.choice, columns.of, columns.target, columns.chosen_at)
+        query = query.where(columns.domain == domain, columns.user == user).order_by(columns.chosen_at, columns.choice, columns.target)
         async with self._database.reading() as connection:
-            return [Said(*row) for row in (await connection.execute(self._said(domain, user))).all()]
+            return [Said(*row) for row in (await connection.execute(query)).all()]
 
     async def told(self, domain: str, user: str) -> tuple[list[Said], str | None]:
         """What `of` and `answers` say, by one query that is made once: a search asks for both, many times a second."""
@@ -63,15 +66,6 @@ class Choices:
         return sa.union_all(
             said.where(choices.domain == domain, choices.user == user), answered.where(answers.domain == domain, answers.user == user)
         )
-
-    def _said(self, domain: str, user: str) -> sa.Select[Any]:
-        columns = self._choices.c
-        query = sa.select(columns.choice, columns.of, columns.target, columns.chosen_at)
-        return query.where(columns.domain == domain, columns.user == user).order_by(columns.chosen_at, columns.choice, columns.target)
-
-    def _answered(self, domain: str, user: str) -> sa.Select[Any]:
-        columns = self._answers.c
-        return sa.select(columns.answers).where(columns.domain == domain, columns.user == user)
 
     async def add(self, domain: str, user: str, choice: Choice, of: Chosen, targets: Sequence[str]) -> list[str]:
         """The targets that are new. "yes" takes back a "no" of the same target, and the other way round. Raises TooManyError: then none
@@ -113,6 +107,7 @@ class Choices:
 
     async def answers(self, domain: str, user: str) -> str | None:
         """JSON; None where the person answered nothing."""
+        columns = self._answers.c
+        query = sa.select(columns.answers).where(columns.domain == domain, columns.user == user)
         async with self._database.reading() as connection:
-            found: str | None = (await connection.execute(self._answered(domain, user))).scalar_one_or_none()
-        return found
+            return (await connection.execute(query)).scalar_one_or_none()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import processes
 from pipelines.__main__ import application
 from tests import itinerary_worlds as worlds
+from tests.pipelines.killed import run_until_killed
 
 DOMAIN = "anime"  # any: the timetable is named
 
@@ -82,21 +79,7 @@ def test_a_killed_enumeration_goes_on_and_makes_the_same_files(tmp_path: Path, p
     file.write_text(json.dumps(worlds.many(13).to_json()), encoding="utf-8")  # 8,191 chains
     whole, half, log = tmp_path / "whole", tmp_path / "half", tmp_path / "killed.log"
     words = ["routes", "enumerate", DOMAIN, "--timetable", str(file), "--portraits", "--part", str(chains), "--workers", "2", "--quiet"]
-    with log.open("wb") as said:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", DYING, str(half), str(first), *words, "--out", str(half)],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-        )
-    seen = processes.look(driver.pid)
-    assert seen is not None
-    try:
-        assert driver.wait(250.0) == -signal.SIGKILL, f"it ended before it was killed: {log.read_text()[-2_000:]}"
-        processes.send(processes.of_session(driver.pid, seen.started), signal.SIGKILL)
-    finally:
-        processes.end(lambda: processes.of_session(driver.pid, seen.started))
+    run_until_killed(DYING, [str(half), str(first), *words, "--out", str(half)], log)
     had = _state(half)
     assert first <= len(had) < parts
     assert list(half.glob("day=*/.part-*.tmp"))  # half-written ones lie beside them

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from configs.domain import Domain
-from pipelines import processes
 from pipelines.featurize import load as load_features
 from pipelines.train import part_of
 from pipelines.tune import _ndcg, lines, tune
+from tests.pipelines.killed import run_until_killed
 from tests.pipelines.small_run import SILENT, SmallRun
 from training import build
 from training.contract import TrainingData
@@ -157,22 +153,8 @@ def test_a_killed_search_goes_on_without_doing_finished_trials_again(small_run: 
     """The driver dies of SIGKILL once a trial of eight has ended, its Ray with it."""
     folder, samples = small_run.home / "anime" / "tune", 8
     words = ["tune", str(small_run.yaml), "--model", model, "--samples", str(samples), "--home", str(small_run.home)]
-    log = small_run.home / "tune.log"
-    with log.open("wb") as out:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", DYING, str(folder), model, *words],
-            env={**os.environ, "TUNE_GLOBAL_CHECKPOINT_S": "0"},  # written down at each step: these trials take less than a second
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-        )
-    seen = processes.look(driver.pid)
-    assert seen is not None
-    try:
-        assert driver.wait(250.0) == -signal.SIGKILL, f"the search ended before it was killed: {log.read_text()[-2_000:]}"
-    finally:
-        processes.end(lambda: processes.of_session(driver.pid, seen.started))
+    often = {"TUNE_GLOBAL_CHECKPOINT_S": "0"}  # written down at each step: these trials take less than a second
+    run_until_killed(DYING, [str(folder), model, *words], small_run.home / "tune.log", often)
     had = finished(folder, model)
     assert 1 <= len(had) < samples
     train = small_run.step("train") if model == "ranker" else None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from configs.domain import Events
 from features.mapped import mapped
+from features.repeats import repeats
 
 NO_TIME = np.iinfo(np.int64).min  # stands where a source has no times
 _TOGETHER = 8  # people asked for at once are folded together from this many on
@@ -134,15 +135,13 @@ def fold(
     if not keep.all():
         users, items, kinds, values, times, bits = users[keep], items[keep], kinds[keep], values[keep], times[keep], bits[keep]
     weights = kinds_of.strengths(kinds, values)
-    if len(items) < 2:
+    if len(items) < 2 or not repeats(users, items):
         return Folded(users, items, bits, weights, values, times)
     order = np.lexsort((items, users))  # stable: within a pair, oldest first
     u, i = users[order], items[order]
     last = np.empty(len(order), dtype=np.bool_)
     last[-1] = True
     np.logical_or(u[1:] != u[:-1], i[1:] != i[:-1], out=last[:-1])
-    if last.all():
-        return Folded(users, items, bits, weights, values, times)
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])
     sticky = np.bitwise_or.reduceat(bits[order] & np.uint8(Means.SEEN | Means.OWNED), starts)

@@ -48,6 +48,7 @@ def run(reporter: Reporter, people: int = PEOPLE, epochs: int = 2, threads: int 
         dimensions=128,
         blocks=2,
         heads=2,
+        widening=1,  # RecTools' network is no wider between its two linear layers than outside
         window=200,
         dropout=0.2,
         learning_rate=1e-3,
@@ -190,7 +191,7 @@ def _states(data: TrainingData) -> list[UserState]:
 
 def recommend(model: CandidateModel, states: list[UserState], now: int, k: int) -> NDArray[np.int32]:
     """(n, k) int32 rows of the best that each does not have, best first, -1 where there are fewer."""
-    from training.retrieval import top
+    from training.topk import top
 
     order = np.argsort([len(state) for state in states], kind="stable")  # people with equally many items stand together
     answers = np.full((len(states), k), -1, dtype=np.int32)

@@ -25,7 +25,8 @@ from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
 from training.contract import CandidateModel, Candidates, FindsSimilar, PlacesNewItems
 from training.ranker import Ranker
-from training.retrieval import columns_of, feature_names, feature_rows, retrieve, top
+from training.retrieval import columns_of, feature_names, feature_rows, retrieve
+from training.topk import top
 
 _POOL = 5  # diversity looks at so many times k of the ranking
 _DEFAULT_PER_SOURCE = 60

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.compute import PairFeatures
 from features.state import UserState
 from training.contract import CandidateModel, Candidates
+from training.topk import top
 
 _log = logging.getLogger(__name__)
 #: What the ranker is told of each source's opinion of a pair.
@@ -107,27 +108,6 @@ def described(
         scores[:, column] = own.ravel()
     people = np.repeat(np.arange(n, dtype=np.int32), items.shape[1])
     return Candidates(tuple(models), people, chosen.ravel().astype(np.int32), scores, ranks)
-
-
-def top(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
-    """(n, min(k, m)) int32: columns of the k largest of each row, best first, ties to the smaller column; -1 where a row has
-    fewer than k values above -inf."""
-    n, m = table.shape
-    k = min(k, m)
-    out = np.full((n, k), -1, dtype=np.int32)
-    if k == 0:
-        return out
-    kept = np.flatnonzero(table > -np.inf)
-    if len(kept) > 4 * n * k:  # where a source says something of few items, sorting those is quicker than parting all
-        border = np.partition(table, m - k, axis=1)[:, m - k]  # the k-th largest of each row
-        kept = np.flatnonzero((table >= border[:, None]) & (table > -np.inf))
-    rows, columns = np.divmod(kept, m)
-    order = np.lexsort((columns, -table.ravel()[kept], rows))
-    rows, columns = rows[order], columns[order]
-    place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(n))[rows]
-    best = place < k  # more than k where several are equal to the k-th: the smaller columns stay
-    out[rows[best], place[best]] = columns[best]
-    return out
 
 
 def feature_names(sources: Sequence[str], features: PairFeatures) -> tuple[str, ...]:

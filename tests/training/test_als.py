@@ -33,7 +33,7 @@ def test_fold_in_is_what_implicit_recalculates(place: World, model: Als) -> None
     confidence = taken(place.histories, len(place.catalogue))
     confidence.data = 1.0 + CONFIG.alpha * confidence.data
     expected = theirs.recalculate_user(np.arange(20), confidence[:20])
-    ours = np.stack([person for user in range(20) if (person := model.person(place.histories.state(user))) is not None])
+    ours = model.people(place.histories.states(np.arange(20, dtype=np.int32)))
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -47,8 +47,7 @@ def test_fold_in_minimises_the_loss_of_the_paper(place: World, model: Als) -> No
     def loss(person: np.ndarray) -> float:
         return float((confidence * (wanted - factors @ person) ** 2).sum() + CONFIG.regularization * person @ person)
 
-    person = model.person(state)
-    assert person is not None
+    person = model.people([state])[0]
     chance = np.random.default_rng(1)
     assert all(loss(person + 0.01 * chance.normal(size=8)) > loss(person) for _ in range(20))
 

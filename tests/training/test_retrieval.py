@@ -18,7 +18,7 @@ from features.state import UserState
 from features.statistics import ItemStatistics
 from tests.worlds import KINDS, World, checkerboard
 from training.contract import Evidence, Progress, TrainingData
-from training.retrieval import columns_of, feature_names, feature_rows, retrieve, top
+from training.retrieval import columns_of, feature_names, feature_rows, retrieve
 
 NOTHING = UserState.empty(KINDS)
 
@@ -59,26 +59,6 @@ class Slow(Fixed):
     def scores(self, states: Sequence[UserState], now: int) -> NDArray[np.float32]:
         time.sleep(0.06)
         return super().scores(states, now)
-
-
-def naive(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
-    k = min(k, table.shape[1])
-    out = np.full((len(table), k), -1, dtype=np.int32)
-    for row, values in enumerate(table.tolist()):
-        best = sorted((column for column in range(len(values)) if values[column] > -np.inf), key=lambda column: (-values[column], column))
-        out[row, : len(best[:k])] = best[:k]
-    return out
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 40), st.integers(0, 45), st.integers(1, 4), st.floats(0.0, 1.0))
-def test_top_is_a_plain_sort_however_many_ties(seed: int, n: int, m: int, k: int, values: int, silent: float) -> None:
-    chance = np.random.default_rng(seed)
-    table = chance.integers(0, values, (n, m)).astype(np.float32)
-    table[chance.random((n, m)) < silent] = -np.inf
-    before = table.copy()
-    np.testing.assert_array_equal(top(table, k), naive(table, k))
-    np.testing.assert_array_equal(table, before)
 
 
 def pairs(*numbers: int) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""The best k in blocks are the best k of the whole table."""
+"""The best k are those of a plain sort; in blocks they are those of the whole table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,41 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from training import topk
-from training.retrieval import top
+
+
+def naive(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    k = min(k, table.shape[1])
+    out = np.full((len(table), k), -1, dtype=np.int32)
+    for row, values in enumerate(table.tolist()):
+        best = sorted((column for column in range(len(values)) if values[column] > -np.inf), key=lambda column: (-values[column], column))
+        out[row, : len(best[:k])] = best[:k]
+    return out
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(0, 6),
+    m=st.integers(1, 200),
+    k=st.integers(0, 45),
+    values=st.integers(1, 300),
+    silent=st.floats(0.0, 1.0),
+    least=st.sampled_from([1, 100, topk._LEAST]),
+)
+def test_top_is_a_plain_sort_however_many_ties_and_threads(
+    seed: int, n: int, m: int, k: int, values: int, silent: float, least: int
+) -> None:
+    chance = np.random.default_rng(seed)
+    table = chance.integers(0, values, (n, m)).astype(np.float32)
+    table[chance.random((n, m)) < silent] = -np.inf
+    before = table.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topk, "_LEAST", least)
+        np.testing.assert_array_equal(topk.top(table, k), naive(table, k))
+    np.testing.assert_array_equal(table, before)
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,7 +66,7 @@ def test_blocks_change_nothing(seed: int, n: int, m: int, k: int, width: int, ma
     table[:, silent] = -np.inf
     for person, own in enumerate(excluded):
         table[person, own] = -np.inf
-    np.testing.assert_array_equal(rows, top(table, k))
+    np.testing.assert_array_equal(rows, topk.top(table, k))
     expected = np.where(rows >= 0, np.take_along_axis(table, np.maximum(rows, 0), axis=1), -np.inf)
     np.testing.assert_array_equal(products, expected)
 

@@ -19,6 +19,7 @@ from configs.domain import AlsModel
 from features.state import UserState
 from training import folder
 from training.contract import Evidence, Progress, TrainingData, shared
+from training.fold_in import placed
 from training.interactions import known, taken
 
 Floats = NDArray[np.float32]
@@ -73,26 +74,20 @@ class Als:
         own = self._factors[rows]
         return rows, extra + np.float32(1.0), own, self._gram + (own.T * extra) @ own
 
-    def person(self, state: UserState) -> Floats | None:
-        """(f,) float32, the factor x of A x = Yt C p; None for a person without items."""
-        system = self._system(state)
-        if system is None:
-            return None
-        _, confidences, own, matrix = system
-        return _solve(matrix, confidences @ own)
+    def people(self, states: Sequence[UserState]) -> Floats:
+        """(n, f) float32, each person's factor x of A x = Yt C p; 0 for a person without items."""
+        had = [known(state, len(self._factors)) for state in states]
+        indptr = np.concatenate([[0], np.cumsum([len(rows) for rows, _ in had], dtype=np.int64)])
+        rows, weights = (np.concatenate(parts) for parts in zip(*had, strict=True))
+        return placed(indptr, rows, np.float32(self.config.alpha) * weights, self._factors, self._gram)
 
     def scores(self, states: Sequence[UserState], now: int) -> Floats:
-        people = np.zeros((len(states), self._factors.shape[1]), dtype=np.float32)
-        nobody: list[int] = []
-        for row, state in enumerate(states):
-            factor = self.person(state)
-            if factor is None:
-                nobody.append(row)
-            else:
-                people[row] = factor
+        if not states:
+            return np.empty((0, len(self._factors)), dtype=np.float32)
+        people = self.people(states)
         table: Floats = (self._factors @ people[0])[None, :] if len(states) == 1 else people @ self._factors.T
         table += self._silence
-        table[nobody] = -np.inf
+        table[~people.any(axis=1)] = -np.inf  # nobody's items, or none that anybody took while training
         return table
 
     def because(self, state: UserState, items: NDArray[np.int32], thorough: bool = False) -> list[Evidence | None]:

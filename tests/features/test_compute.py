@@ -129,7 +129,7 @@ def person(life: list[tuple[int, int, float, int]]) -> UserState:
     return state
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(events(), min_size=1, max_size=5))
 def test_batch_equals_single(lives: list[list[tuple[int, int, float, int]]]) -> None:
     states = [person(life) for life in lives]
@@ -138,7 +138,7 @@ def test_batch_equals_single(lives: list[list[tuple[int, int, float, int]]]) -> 
         np.testing.assert_allclose(together[place], table(FEATURES, [state], 12, GENRES.now), rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events())
 def test_one_by_one_equals_all_at_once(life: list[tuple[int, int, float, int]]) -> None:
     """What a request sees after each event is what training sees of the whole history."""

@@ -82,7 +82,7 @@ def attended(timetable: Timetable, chosen: list[int]) -> bool:
     return True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(timetables(), st.data())
 def test_fitting_is_what_trying_each_says(timetable: Timetable, data: st.DataObject) -> None:
     count = len(timetable.stops)

@@ -19,7 +19,7 @@ from features.itinerary.wishes import Wishes
 from tests import itinerary_worlds as worlds
 from tests.features.test_itinerary_search import festival
 
-RANDOM = settings(max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+RANDOM = settings(max_examples=120, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 def _by_search(made: Timetable, number: int, chains: Chains) -> set[tuple[int, ...]]:

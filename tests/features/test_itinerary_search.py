@@ -344,7 +344,7 @@ def _agrees(seed: int, mixed: bool) -> None:
         assert set(routes.sample(5, seed)) <= set(brute.routes)
 
 
-RANDOM = settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+RANDOM = settings(max_examples=500, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @RANDOM

@@ -21,7 +21,7 @@ def places(drawn: str, tag: str, *names: str) -> list[float]:
     return [float(element.get(name, "nan")) for element in ElementTree.fromstring(drawn).iter(tag) for name in names]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example([(5e-324, 1.0)], True, False)
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=12), st.booleans(), st.booleans())
 def test_points_lie_inside_the_frame_and_markup_is_well_formed(pairs: list[tuple[float, float]], log: bool, named: bool) -> None:

@@ -113,7 +113,7 @@ good_row = st.builds(
 bad_row = st.sampled_from([["a"], row("a", "9", DAY), row("a", "1", "soon"), row("a", "1", DAY, "12"), [*row("a", "1", DAY), ""]])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     good=st.lists(good_row, min_size=1, max_size=12, unique_by=lambda one: (one[0], one[1], one[5])),
     bad=st.lists(bad_row, max_size=5),

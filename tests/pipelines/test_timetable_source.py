@@ -227,7 +227,7 @@ def test_a_new_ticket_is_a_new_event(tmp_path: Path, one_ray: None) -> None:
     assert json.loads((after / "report.json").read_text(encoding="utf-8"))["events"] == 4
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(lambda when: when.replace(microsecond=0)),
     st.integers(-14 * 60, 14 * 60),
@@ -240,7 +240,7 @@ def test_every_moment_with_an_offset_is_read(when: datetime, offset: int) -> Non
         rows.moment({"start": when.isoformat()}, "start")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**31 - 1), st.sampled_from([1, 100, 1_000]))
 def test_every_amount_is_read_exactly(minor: int, units: int) -> None:
     whole, rest = divmod(minor, units)

@@ -108,7 +108,7 @@ def built(engine: Engine, person: int, since: Sequence[tuple[int, str]], words: 
     return ask(engine, state, **words)
 
 
-ANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @ANY

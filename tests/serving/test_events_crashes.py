@@ -175,7 +175,7 @@ class _Killed(BaseException):
     """As if the process ended here: nothing after it is done."""
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     keys=st.lists(st.sampled_from("abc"), min_size=1, max_size=10),
     kills=st.lists(st.integers(0, 14), max_size=8),

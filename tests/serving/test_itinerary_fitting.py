@@ -76,7 +76,7 @@ def test_what_has_begun_is_of_no_use_until_everything_has(words: Itinerary) -> N
     assert (over.begun, over.over, over.clashing) == ((), True, ("clash",))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(bought=st.sets(st.sampled_from(STOPS), max_size=6), yes=st.sets(st.sampled_from(STOPS), max_size=4), hour=st.integers(0, 80))
 def test_what_is_left_fits_beside_what_is_held_and_has_not_begun(bought: set[str], yes: set[str], hour: int) -> None:
     domain = configs.load("festival")

@@ -102,7 +102,7 @@ def test_the_calendars_own_rules_say_the_right_moment_on_every_day_of_the_year(z
         assert instant(lines, one[f"DTSTART;TZID={zone}"]).timestamp() * 1e6 == stop.starts_at
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(min_size=1, max_size=200))
 def test_any_title_comes_back_as_it_went(title: str) -> None:
     title = "".join(character for character in title if character >= " " and not "\ud800" <= character <= "\udfff") or "x"

@@ -27,7 +27,7 @@ def a_route(wanted: list[int]) -> list[int]:
     return route
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.sampled_from(ROWS), min_size=1, max_size=12))
 def test_the_core_of_a_portrait_is_counted_from_the_stops(wanted: list[int]) -> None:
     timetable, rows = CURRENT.timetable, a_route(wanted)
@@ -50,7 +50,7 @@ def test_the_core_of_a_portrait_is_counted_from_the_stops(wanted: list[int]) -> 
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(ROWS), min_size=1, max_size=12))
 def test_a_listed_route_has_its_own_id_and_ways(wanted: list[int]) -> None:
     timetable, rows = CURRENT.timetable, a_route(wanted)

@@ -50,7 +50,7 @@ def same(left: Verdict, right: Verdict) -> bool:
 PAUSES = st.lists(st.one_of(st.sampled_from([0.0, 0.25, 20.0, 29.75, 30.0, 59.75, 60.0, 60.25]), st.integers(0, 280).map(lambda n: n / 4)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(1, 5), PAUSES)
 def test_a_process_counts_as_a_plain_list_does(limit: int, pauses: list[float]) -> None:
     clock, taken = Clock(), list[float]()
@@ -62,7 +62,7 @@ def test_a_process_counts_as_a_plain_list_does(limit: int, pauses: list[float]) 
         assert sum(start <= moment < start + 60.0 for moment in taken) <= limit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), PAUSES)
 def test_the_file_counts_as_a_plain_list_does(tmp_path_factory: pytest.TempPathFactory, limit: int, pauses: list[float]) -> None:
     async def run() -> None:

@@ -31,7 +31,7 @@ def test_equal_scores_keep_their_order_where_nothing_tells_them_apart() -> None:
     assert mmr(np.full(5, 2.0), np.zeros((5, 1), dtype=np.float32), 5, 0.3).tolist() == [0, 1, 2, 3, 4]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 35), st.floats(0.0, 1.0))
 def test_positions_are_distinct_and_as_many_as_asked(seed: int, n: int, k: int, diversity: float) -> None:
     chance = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def test_positions_are_distinct_and_as_many_as_asked(seed: int, n: int, k: int, 
     assert got[0] == 0  # nothing was chosen before: the best ranked
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 20), st.floats(0.0, 1.0), st.integers(1, 50))
 def test_exploration_keeps_the_head_and_its_propensities_sum_to_k(seed: int, n: int, k: int, share: float, pool: int) -> None:
     order = np.random.default_rng(seed).permutation(n)

@@ -97,7 +97,7 @@ def test_a_payload_of_one_kind_is_none_of_the_other() -> None:
         from_web_app(urlencode(texts), BOT, FRESH_S, NOW)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.text(max_size=12) | st.sampled_from(["id", "auth_date", "hash"]), st.text(max_size=30) | st.integers(), max_size=25)
 )
@@ -106,7 +106,7 @@ def test_no_fields_break_the_widget(fields: dict[str, str | int]) -> None:
         from_widget(fields, BOT, FRESH_S, NOW)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(max_size=300)
     | st.dictionaries(st.text(max_size=8), st.text(max_size=20, alphabet=st.characters(exclude_categories=["Cs"]))).map(
@@ -118,7 +118,7 @@ def test_no_text_breaks_the_web_app(text: str) -> None:
         from_web_app(text, BOT, FRESH_S, NOW)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 2**52 - 1), st.text(max_size=40, alphabet=st.characters(exclude_categories=["Cs"])))
 def test_whatever_telegram_signs_is_read(number: int, name: str) -> None:
     assert from_web_app(init_data(user={"id": number, "first_name": name}), BOT, FRESH_S).telegram_id == number

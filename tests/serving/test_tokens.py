@@ -157,7 +157,7 @@ def test_another_deployment_takes_no_token_of_ours() -> None:
     assert why(token, tokens(access=Access(audience="elsewhere"))) == "audience"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=400) | st.from_regex(r"[A-Za-z0-9_-]{1,40}\.[A-Za-z0-9_-]{1,80}\.[A-Za-z0-9_-]{0,60}", fullmatch=True))
 def test_no_text_is_taken_for_a_token_or_breaks_the_reader(text: str) -> None:
     with pytest.raises(TokenError):
@@ -171,7 +171,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64"]), JSON),
     st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub", "sid", "role", "jti"]),

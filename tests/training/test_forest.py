@@ -45,7 +45,7 @@ def models() -> list[tuple[lightgbm.Booster, Forest]]:
     return [(model, Forest.of(model.model_to_string())) for model in (booster(1), booster(2, missing=0.3), booster(3, 50, 40, missing=0.1))]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_of_any_row_at_all(models: list[tuple[lightgbm.Booster, Forest]], data: st.DataObject) -> None:
     for model, forest in models:

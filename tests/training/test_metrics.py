@@ -71,7 +71,7 @@ def test_a_person_without_targets_counts_as_zero() -> None:
         assert metric(nothing, none).tolist() == [0.0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(3, 30), st.integers(1, 30))
 def test_ndcg_is_that_of_scikit_learn(seed: int, items: int, k: int) -> None:
     chance = np.random.default_rng(seed)
@@ -85,7 +85,7 @@ def test_ndcg_is_that_of_scikit_learn(seed: int, items: int, k: int) -> None:
     assert ours[0] == pytest.approx(ndcg_score(relevant[None].astype(float), scores[None], k=k), abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(3, 30), st.integers(1, 30))
 def test_the_others_are_those_of_scikit_learn_too(seed: int, items: int, k: int) -> None:
     """Precision and recall of a set that is chosen; average precision of a whole ranking; the reciprocal rank of one target."""
@@ -154,7 +154,7 @@ def test_where_rectools_has_another_formula_the_difference_is_known() -> None:
     np.testing.assert_allclose(metrics.novelty(RANKED, without_ours, 11), RECTOOLS["MeanInvUserFreq"], atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=5), st.integers(0, 10))
 def test_every_metric_lies_between_zero_and_one(rows: list[list[bool]], more: int) -> None:
     hits: Hits = np.array(rows, dtype=np.bool_)
@@ -276,7 +276,7 @@ def test_what_is_no_probability_is_refused(foretold: list[float], came: list[boo
             metric(np.array(foretold, dtype=np.float64), np.array(came, dtype=np.bool_))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 12))
 def test_the_calibration_error_lies_between_the_error_of_the_whole_and_one(pairs: list[tuple[float, bool]], bins: int) -> None:
     foretold, came = np.array([p for p, _ in pairs]), np.array([y for _, y in pairs])

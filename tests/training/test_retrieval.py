@@ -155,7 +155,7 @@ def world() -> World:
     return checkerboard()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 12))
 def test_batch_equals_single(seed: int, people: int, k: int) -> None:
     world = checkerboard()

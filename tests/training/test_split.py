@@ -47,7 +47,7 @@ def test_a_hundred_moments_fall_into_eighty_ten_and_ten() -> None:
     assert parts(cut) == [79, 10, 11]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 200)), min_size=10, max_size=80),
     st.floats(0.05, 0.4),
@@ -103,7 +103,7 @@ def test_without_times_the_seed_decides_and_repeats() -> None:
     assert (first.test != other.test).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) >= 10), st.integers(0, 99))
 def test_without_times_everybody_keeps_something(sizes: list[int], seed: int) -> None:
     known = unordered(sizes)

@@ -20,7 +20,7 @@ def naive(table: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     return out
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(0, 6),
@@ -43,7 +43,7 @@ def test_top_is_a_plain_sort_however_many_ties_and_threads(
     np.testing.assert_array_equal(table, before)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 9),

@@ -57,7 +57,7 @@ def prepare(domain: Domain, data: Path, directory: Path) -> None:
         there = ", ".join(sorted(entry.name for entry in data.iterdir())[:20]) or "nothing"
         raise SourceError(f"{data}: neither concerts.csv (the plain form) nor {', '.join(missing)} is there (found: {there})")
     zone = domain.itinerary.zone if domain.itinerary is not None else "UTC"
-    state = json.loads(json.dumps([_VERSION, str(data), zone, files_state([data / name for name in FILES if (data / name).is_file()])]))
+    state = json.loads(json.dumps([_VERSION, zone, files_state([data / name for name in FILES if (data / name).is_file()])]))
     if (directory / STATE).is_file() and json.loads((directory / STATE).read_text(encoding="utf-8")) == state:
         return
     (directory / STATE).unlink(missing_ok=True)

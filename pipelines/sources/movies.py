@@ -37,7 +37,7 @@ def prepare(domain: Domain, data: Path, directory: Path) -> None:
         raise SourceError(f"{data}: {', '.join(missing)} not there (found: {there})")
     timed = (data / RATINGS).is_file()
     read = [data / name for name in (*NEEDED, *([RATINGS] if timed else []))]
-    state = json.loads(json.dumps([_VERSION, str(data), files_state(read)]))
+    state = json.loads(json.dumps([_VERSION, files_state(read)]))
     made = [directory / name for name in ("movies.csv", "sequences.csv", *(["ratings.csv"] if timed else []))]
     if (directory / STATE).is_file() and json.loads((directory / STATE).read_text()) == state and all(file.is_file() for file in made):
         return

@@ -47,7 +47,7 @@ def test_sequences_bear_the_original_numbers_in_the_order_of_time(raw: Path, tmp
 def test_what_did_not_change_is_left_alone(raw: Path, tmp_path: Path) -> None:
     source.prepare(configs.load("movies"), raw, tmp_path)
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    source.prepare(configs.load("movies"), raw, tmp_path)
+    source.prepare(configs.load("movies"), raw / ".." / raw.name, tmp_path)  # the same files by another name of their folder
     assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
 
 

@@ -23,7 +23,7 @@ from serving import explain, rerank
 from serving.filters import Filters
 from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
-from training.contract import CandidateModel, Candidates, FindsSimilar, PlacesNewItems
+from training.contract import CandidateModel, Candidates, FindsSimilar, FollowsStock, PlacesNewItems
 from training.ranker import Ranker
 from training.retrieval import columns_of, feature_names, feature_rows, retrieve, top
 
@@ -56,12 +56,23 @@ class Engine:
         bundle: Bundle,
         catalogue: Catalogue | None = None,
         models: Mapping[str, CandidateModel] | None = None,
+        left: Mapping[str, int] | None = None,
     ) -> None:
-        """The engine of a bundle; `catalogue` and `models` stand in for the bundle's own after an item was added."""
+        """The engine of a bundle; `catalogue` and `models` stand in for the bundle's own after an item was added. `left`: how many of an
+        item, by id, can still be had; of those not named the bundle knows how many could when it was made."""
         self.bundle = bundle
         self.catalogue = catalogue or bundle.catalogue
-        self.models = dict(models or bundle.models)
-        self._parts = EngineParts(bundle.domain, self.catalogue, bundle.statistics, self.models, bundle.ranker, bundle.mode, bundle.version)
+        self.models, self._left = dict(models or bundle.models), left
+        statistics = bundle.statistics.for_items(len(self.catalogue))
+        if left is not None:
+            capacity, now = self.catalogue.capacity(), np.full(len(self.catalogue), np.nan, dtype=np.float32)
+            for item, count in left.items():
+                if (row := self.catalogue.row(item)) is not None:
+                    now[row] = count
+            statistics = statistics.stocked(capacity, now)
+            told = statistics.free * capacity
+            self.models = {name: model.stocked(told) if isinstance(model, FollowsStock) else model for name, model in self.models.items()}
+        self._parts = EngineParts(bundle.domain, self.catalogue, statistics, self.models, bundle.ranker, bundle.mode, bundle.version)
 
     @property
     def version(self) -> str:
@@ -124,7 +135,11 @@ class Engine:
     def over(self, catalogue: Catalogue) -> Engine:
         """An engine over a later form of its own catalogue (several items added at once)."""
         models = {name: model.place(catalogue) if isinstance(model, PlacesNewItems) else model for name, model in self.models.items()}
-        return Engine(self.bundle, catalogue, models)
+        return Engine(self.bundle, catalogue, models, self._left)
+
+    def with_left(self, left: Mapping[str, int]) -> Engine:
+        """An engine that knows how many of these items, by id, can be had now; what it was told before it forgets."""
+        return Engine(self.bundle, self.catalogue, self.models, left)
 
 
 class EngineParts:
@@ -140,15 +155,10 @@ class EngineParts:
         mode: str,
         version: str,
     ) -> None:
-        self._domain, self._catalogue, self._models, self._ranker, self._mode, self._version = (
-            domain,
-            catalogue,
-            models,
-            ranker,
-            mode,
-            version,
-        )
         self._statistics = statistics.for_items(len(catalogue))
+        catalogue = replace(catalogue, available=self._statistics.available(np.asarray(catalogue.available)))
+        self._domain, self._catalogue, self._models = domain, catalogue, models
+        self._ranker, self._mode, self._version = ranker, mode, version
         self._features = PairFeatures(catalogue, self._statistics)
         self._columns = None if ranker is None else columns_of(ranker.names, feature_names(ranker.sources, self._features))
         self._vectors = attribute_vectors(catalogue)
@@ -158,8 +168,7 @@ class EngineParts:
         self.per_source = domain.ranker.candidates if domain.ranker is not None else _DEFAULT_PER_SOURCE
         order = np.lexsort((np.arange(len(catalogue)), -catalogue.prior().astype(np.float64), -self._statistics.recent.astype(np.float64)))
         self._fill_order = order.astype(np.int32)
-
-    # ------------------------------------------------------------ which items may be shown
+        self._newcomers = ranker is not None and domain.ranker is not None and domain.ranker.newcomers
 
     # ------------------------------------------------------------ candidates and rank
 
@@ -187,9 +196,9 @@ class EngineParts:
             scores = self._ranker.scores(rows)
         else:
             scores = self._by_source(candidates, asked[0] if asked else self._mode)
-        cold = np.array([not len(state.positives) for state in states], dtype=np.bool_)
-        if cold.any() and asked is None:  # nothing is known: the popular source's own order, in which named preferences come first
-            scores = np.where(cold[candidates.users], self._by_source(candidates, self._popular), scores)
+        popular = np.array([not self._ranked(state, rows) for state in states], dtype=np.bool_)
+        if popular.any() and asked is None:  # the popular source's own order, in which named preferences come first
+            scores = np.where(popular[candidates.users], self._by_source(candidates, self._popular), scores)
         bounds = np.searchsorted(candidates.users, np.arange(len(questions) + 1))
         rankings: list[Ranking] = []
         for position, question in enumerate(questions):
@@ -219,6 +228,10 @@ class EngineParts:
         """The share of the slate's places that chance fills."""
         words = self._domain.serving.exploration
         return question.exploration if question.exploration is not None else words.warm if len(question.state.positives) else words.cold
+
+    def _ranked(self, state: UserState, rows: NDArray[np.float32] | None) -> bool:
+        """Whether somebody is answered as what is served says, and not in the popular source's order. `rows`: what the ranker scored."""
+        return len(state.positives) > 0 or (rows is not None and self._newcomers and not state.preferences)
 
     def _models_for(self, asked: tuple[str, ...] | None) -> Mapping[str, CandidateModel]:
         if asked is not None:
@@ -310,7 +323,7 @@ class EngineParts:
         ranks[at >= 0] = candidates.ranks[at[at >= 0]]
         evidence = explain.gather(self._models, question, candidates.sources, rows, ranks)
         contributed: NDArray[np.float64] | None = None
-        ranked_by_model = ranked.rows is not None and len(question.state.positives) > 0  # a newcomer's order is the popular source's own
+        ranked_by_model = ranked.rows is not None and self._ranked(question.state, ranked.rows)
         if question.explain and ranked_by_model and ranked.rows is not None and self._ranker is not None:
             contributed = np.zeros((len(rows), len(self._ranker.names) + 1))
             if (at >= 0).any():

@@ -39,6 +39,9 @@ class SmallWorld:
     models: dict[str, CandidateModel]
     ranker: Ranker
 
+    def statistics(self) -> ItemStatistics:
+        return ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT)
+
     def publish(self, home: Path, events_through: int = 0, champion: bool = True, mode: str = TWO_STAGE) -> str:
         """Writes a bundle, makes it the champion and returns its version."""
         directory = bundle.write(
@@ -47,7 +50,7 @@ class SmallWorld:
             self.catalogue,
             self.users,
             self.histories,
-            ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT),
+            self.statistics(),
             self.models,
             self.ranker if mode == TWO_STAGE else None,
             Verdict(passed=True, serve=mode, why="a test"),

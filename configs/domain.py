@@ -359,7 +359,6 @@ class Ranker(Word):
     users: Count = 20_000  # at most so many people make its training rows
     negatives: Count = 100  # rows kept of a person's candidates that were not chosen
     refit: bool = True  # after evaluation, learn once more from everything
-    newcomers: bool = False  # it also ranks for people of whom nothing is known (but what they named comes first), and learns from such
 
 
 class Protocol(Word):
@@ -562,8 +561,8 @@ class Domain(Word):
                 raise ValueError(f"source.items.attributes: {attribute!r} is not among items.attributes")
         if not any(model.model == "popularity" for model in self.candidates.values()):
             raise ValueError("candidates: one of them must be of model popularity, the last resort of every answer")
-        for source, model in [*self.candidates.items(), *(pair for said in self.protocols.values() for pair in said.candidates.items())]:
-            if isinstance(model, PopularityModel) and model.demand and self.items.capacity is None:
+        for source, words in [*self.candidates.items(), *(pair for said in self.protocols.values() for pair in said.candidates.items())]:
+            if isinstance(words, PopularityModel) and words.demand and self.items.capacity is None:
                 raise ValueError(f"candidates.{source}: `demand` needs an attribute of items that is marked `capacity`")
         for source, search in self.search.items():
             model = self.ranker if source == "ranker" else self.candidates.get(source)

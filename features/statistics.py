@@ -140,4 +140,4 @@ def owned(histories: Histories, items: int) -> NDArray[np.float32]:
 
 def free_share(capacity: NDArray[np.float32], left: NDArray[np.float32]) -> NDArray[np.float32]:
     """(items,) float32 in 0..1: left / capacity, NaN where either is not known."""
-    return np.clip(left / capacity, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(left / capacity, 0.0, 1.0), dtype=np.float32)

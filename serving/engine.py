@@ -168,7 +168,6 @@ class EngineParts:
         self.per_source = domain.ranker.candidates if domain.ranker is not None else _DEFAULT_PER_SOURCE
         order = np.lexsort((np.arange(len(catalogue)), -catalogue.prior().astype(np.float64), -self._statistics.recent.astype(np.float64)))
         self._fill_order = order.astype(np.int32)
-        self._newcomers = ranker is not None and domain.ranker is not None and domain.ranker.newcomers
 
     # ------------------------------------------------------------ candidates and rank
 
@@ -196,9 +195,9 @@ class EngineParts:
             scores = self._ranker.scores(rows)
         else:
             scores = self._by_source(candidates, asked[0] if asked else self._mode)
-        popular = np.array([not self._ranked(state, rows) for state in states], dtype=np.bool_)
-        if popular.any() and asked is None:  # the popular source's own order, in which named preferences come first
-            scores = np.where(popular[candidates.users], self._by_source(candidates, self._popular), scores)
+        cold = np.array([not len(state.positives) for state in states], dtype=np.bool_)
+        if cold.any() and asked is None:  # nothing is known: the popular source's own order, in which named preferences come first
+            scores = np.where(cold[candidates.users], self._by_source(candidates, self._popular), scores)
         bounds = np.searchsorted(candidates.users, np.arange(len(questions) + 1))
         rankings: list[Ranking] = []
         for position, question in enumerate(questions):
@@ -228,10 +227,6 @@ class EngineParts:
         """The share of the slate's places that chance fills."""
         words = self._domain.serving.exploration
         return question.exploration if question.exploration is not None else words.warm if len(question.state.positives) else words.cold
-
-    def _ranked(self, state: UserState, rows: NDArray[np.float32] | None) -> bool:
-        """Whether somebody is answered as what is served says, and not in the popular source's order. `rows`: what the ranker scored."""
-        return len(state.positives) > 0 or (rows is not None and self._newcomers and not state.preferences)
 
     def _models_for(self, asked: tuple[str, ...] | None) -> Mapping[str, CandidateModel]:
         if asked is not None:
@@ -323,7 +318,7 @@ class EngineParts:
         ranks[at >= 0] = candidates.ranks[at[at >= 0]]
         evidence = explain.gather(self._models, question, candidates.sources, rows, ranks)
         contributed: NDArray[np.float64] | None = None
-        ranked_by_model = ranked.rows is not None and self._ranked(question.state, ranked.rows)
+        ranked_by_model = ranked.rows is not None and len(question.state.positives) > 0  # a newcomer's order is the popular source's own
         if question.explain and ranked_by_model and ranked.rows is not None and self._ranker is not None:
             contributed = np.zeros((len(rows), len(self._ranker.names) + 1))
             if (at >= 0).any():

@@ -49,13 +49,12 @@ def make(
     person of `wanted` could not take (None: what their state excludes).
 
     Of each person who took at least one candidate all taken ones and at most `words.negatives` others are kept, drawn by
-    seed, so that popular and hard ones stay in proportion. People of whom nothing is known make rows only with `words.newcomers`, as
-    many as there were among those who took something: else they are answered without the ranker. Where nobody took any candidate there
-    are no rows.
+    seed, so that popular and hard ones stay in proportion. People of whom nothing is known are answered without the ranker
+    and make no rows; where nobody took any candidate there are none.
     """
     generator = np.random.default_rng(seed)
-    learnt = np.array([words.newcomers or len(known.state(int(user)).positives) > 0 for user in wanted.users], dtype=np.bool_)
-    people = np.flatnonzero(learnt)
+    warm = np.array([len(known.state(int(user)).positives) > 0 for user in wanted.users], dtype=np.bool_)
+    people = np.flatnonzero(warm)
     if len(people) > words.users:
         people = np.sort(generator.choice(people, words.users, replace=False))
     parts: list[NDArray[np.float32]] = []

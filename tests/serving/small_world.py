@@ -39,9 +39,6 @@ class SmallWorld:
     models: dict[str, CandidateModel]
     ranker: Ranker
 
-    def statistics(self) -> ItemStatistics:
-        return ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT)
-
     def publish(self, home: Path, events_through: int = 0, champion: bool = True, mode: str = TWO_STAGE) -> str:
         """Writes a bundle, makes it the champion and returns its version."""
         directory = bundle.write(
@@ -50,7 +47,7 @@ class SmallWorld:
             self.catalogue,
             self.users,
             self.histories,
-            self.statistics(),
+            ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT),
             self.models,
             self.ranker if mode == TWO_STAGE else None,
             Verdict(passed=True, serve=mode, why="a test"),

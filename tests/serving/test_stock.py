@@ -12,14 +12,13 @@ import yaml
 
 from configs.deployment import Deployment
 from features.state import UserState
-from serving.engine import Engine, EngineParts
+from serving.engine import Engine
 from serving.slate import Question
 from serving.storage.seats import UNKNOWN
 from tests.serving.conftest import started, unhurried
 from tests.serving.itinerary_world import SEATS, season_file, season_world
-from tests.serving.small_world import MOMENT, SmallWorld
+from tests.serving.small_world import MOMENT
 from training import bundle
-from training.bundle import TWO_STAGE
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +92,3 @@ async def test_a_service_follows_the_seats_that_are_stored(
     await follows(1, popular(engine.with_left({first: 1})))
     await follows(0, popular(engine.with_left({first: 0})))
     await follows(UNKNOWN, before)
-
-
-def test_newcomers_are_ranked_where_the_ranker_knows_them(world: SmallWorld) -> None:
-    assert world.domain.ranker is not None
-    knowing = world.domain.model_copy(update={"ranker": world.domain.ranker.model_copy(update={"newcomers": True})})
-    statistics = world.statistics()
-    usual, made = (
-        EngineParts(domain, world.catalogue, statistics, world.models, world.ranker, TWO_STAGE, "v") for domain in (world.domain, knowing)
-    )
-    nobody = Question(UserState.empty(world.histories.kinds_of), 10, MOMENT, exploration=0.0, explain=True)
-    named = Question(UserState.empty(world.histories.kinds_of, {"genre": ("Comedy",)}), 10, MOMENT, exploration=0.0)
-    ranked = made.rank([nobody])
-    assert ranked.rows is not None
-    np.testing.assert_allclose(ranked.rankings[0].scores, np.sort(world.ranker.scores(ranked.rows))[::-1][: len(ranked.rankings[0].scores)])
-    assert usual.rank([nobody]).rankings[0].scores.tolist() != ranked.rankings[0].scores.tolist()
-    assert usual.rank([named]).rankings[0].items.tolist() == made.rank([named]).rankings[0].items.tolist()  # what they named comes first
-    assert any(reason.kind == "feature" for item in made.recommend([nobody])[0].items for reason in item.reasons)

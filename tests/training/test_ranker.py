@@ -158,16 +158,6 @@ def test_at_most_so_many_people(place: World) -> None:
     assert len(made_of(place, missing(place, list(range(20))), candidates=40, users=6).groups) == 6
 
 
-def test_newcomers_make_rows_where_the_ranker_is_to_know_them(place: World) -> None:
-    nobody = place.histories.where(place.histories.users != 3)
-    without = World(place.items, place.events, place.catalogue, nobody, place.now)
-    wanted = missing(place, [0, 3])
-    assert made_of(without, wanted, candidates=40).groups.tolist() == [23]
-    made = made_of(without, wanted, candidates=40, newcomers=True)
-    assert made.groups.tolist() == [23, 40]  # of whom nothing is known may be shown everything
-    assert made.labels[23:].sum() == 3
-
-
 def test_nobody_took_a_candidate(place: World) -> None:
     seen = place.histories.state(0).positives[:1].astype(np.int32)
     impossible = Targets(np.array([0], dtype=np.int32), np.array([0, 1], dtype=np.int64), seen)

@@ -55,6 +55,7 @@ class Number(Word):
     high: float | None = None
     logarithm: bool = False  # models see log1p(value)
     prior: bool = False  # the catalogue's own popularity count: used where no event has been counted yet, labelled so
+    capacity: bool = False  # how many of the item can be owned in all (seats, stock); what is left is told by it, not how items are alike
     phrase: str = "{value}"
 
 
@@ -67,6 +68,18 @@ class Items(Word):
     noun: str = "item"
     nouns: str = "items"
     attributes: dict[Name, Attribute] = {}
+
+    @property
+    def capacity(self) -> Name | None:
+        """The attribute that is marked `capacity`."""
+        return next((name for name, attribute in self.attributes.items() if isinstance(attribute, Number) and attribute.capacity), None)
+
+    @model_validator(mode="after")
+    def _one_capacity(self) -> Self:
+        marked = [name for name, attribute in self.attributes.items() if isinstance(attribute, Number) and attribute.capacity]
+        if len(marked) > 1:
+            raise ValueError(f"items.attributes: {', '.join(marked)} are all marked `capacity`; one at most is allowed")
+        return self
 
 
 # ---------------------------------------------------------------- what can happen between a user and an item
@@ -199,6 +212,8 @@ class PopularityModel(Word):
     model: Literal["popularity"]
     half_life_days: Positive | Literal["auto"] | None = "auto"  # an event's weight halves in so many days; none: all count alike;
     # auto: what best foresees the last tenth of the events learnt from
+    demand: Annotated[float, Field(ge=0.0)] = 0.0  # an item will be asked for so many times as often as it is counted, and only what is
+    # left of its capacity can be had: training/candidates/popularity.py has the formula. 0: what is left is not looked at
 
 
 class ContentModel(Word):
@@ -546,6 +561,9 @@ class Domain(Word):
                 raise ValueError(f"source.items.attributes: {attribute!r} is not among items.attributes")
         if not any(model.model == "popularity" for model in self.candidates.values()):
             raise ValueError("candidates: one of them must be of model popularity, the last resort of every answer")
+        for source, words in [*self.candidates.items(), *(pair for said in self.protocols.values() for pair in said.candidates.items())]:
+            if isinstance(words, PopularityModel) and words.demand and self.items.capacity is None:
+                raise ValueError(f"candidates.{source}: `demand` needs an attribute of items that is marked `capacity`")
         for source, search in self.search.items():
             model = self.ranker if source == "ranker" else self.candidates.get(source)
             if model is None:

@@ -108,6 +108,14 @@ class Catalogue:
                 return self.number(name).values
         return np.zeros(len(self), dtype=np.float32)
 
+    def capacity(self) -> NDArray[np.float32]:
+        """(n,) how many of each item can be owned in all (the attribute marked `capacity`), NaN where that is not known."""
+        name = self.schema.capacity
+        if name is None:
+            return np.full(len(self), np.nan, dtype=np.float32)
+        column = self.number(name)
+        return np.where(column.missing | (column.values <= 0), np.float32(np.nan), column.values)
+
     def describe(self, item: int) -> dict[str, list[str] | str | float | None]:
         """The attributes of one item in their own words; None where a number was missing."""
         out: dict[str, list[str] | str | float | None] = {}

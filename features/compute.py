@@ -32,27 +32,25 @@ class PairFeatures:
         self._numbers: dict[str, NDArray[np.float32]] = {}  # (items,) standardised
         for name in catalogue.names(Number):
             attribute = catalogue.schema.attributes[name]
+            if name == catalogue.schema.capacity:
+                continue
             values = catalogue.number(name).values
             scaled = np.log1p(np.maximum(values, 0)) if isinstance(attribute, Number) and attribute.logarithm else values
             spread = float(scaled.std()) or 1.0
             self._numbers[name] = ((scaled - scaled.mean()) / spread).astype(np.float32)
         self._mainstream = np.log1p(statistics.takers).astype(np.float32)
-        self._item_columns = np.stack(
-            [
-                self._mainstream,
-                np.log1p(statistics.recent),
-                statistics.recent / np.maximum(statistics.takers, 1.0),
-                statistics.liking,
-                *self._numbers.values(),
-            ],
-            axis=1,
-        ).astype(np.float32)
+        own = {
+            "item.takers": self._mainstream,
+            "item.recent": np.log1p(statistics.recent),
+            "item.trend": statistics.recent / np.maximum(statistics.takers, 1.0),
+            "item.liking": statistics.liking,
+        }
+        if catalogue.schema.capacity is not None:  # the share that is free, and how many that are: NaN where nobody knows
+            own |= {"item.free": statistics.free, "item.left": np.log1p(catalogue.capacity() * statistics.free)}
+        own |= {f"item.{name}": values for name, values in self._numbers.items()}
+        self._item_columns = np.stack(list(own.values()), axis=1).astype(np.float32)
         self.names: tuple[str, ...] = (
-            "item.takers",
-            "item.recent",
-            "item.trend",
-            "item.liking",
-            *(f"item.{name}" for name in self._numbers),
+            *own,
             "user.history",
             "user.idle_days",
             "user.mainstream",
@@ -136,6 +134,8 @@ def _idle_days(state: UserState, now: int) -> float:
 
 def _mean_rating(state: UserState) -> float:
     """Mean of the person's last rating of each item, NaN where there is none."""
+    if not np.isfinite(state.kinds_of.liked_from):
+        return float("nan")  # without a scale of ratings a value is a quantity
     values = state.folded.values
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -131,7 +131,7 @@ def fold(
     keep = (bits & np.uint8(0xFF ^ int(Means.SHOWN))) != 0
     undoing = (bits & Means.UNDO) != 0
     if undoing.any():
-        keep &= ~_withdrawn(users, items, undoing, keep)
+        keep &= ~withdrawn(users, items, undoing, keep)
     if not keep.all():
         users, items, kinds, values, times, bits = users[keep], items[keep], kinds[keep], values[keep], times[keep], bits[keep]
     weights = kinds_of.strengths(kinds, values)
@@ -161,7 +161,7 @@ def fold(
     )
 
 
-def _withdrawn(
+def withdrawn(
     users: NDArray[np.int32], items: NDArray[np.int32], undoing: NDArray[np.bool_], standing: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Which events fall away: every undo itself, and the latest standing event before it of the same user and item."""

@@ -1,7 +1,7 @@
 """Canonical tables: the only place that spells a column's name.
 
 `events.time` is UTC in microseconds; null where the source has no times (then the whole file has none: such a domain has
-no order and is never split by time).
+no order and is never split by time). `events.value` is a rating; in a domain without a scale, how many were taken at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILE = "file"
 LINE = "line"
 REASON = "reason"
 
-#: One row an event. `value` is the rating in the domain's own scale, null where none was given.
+#: One row an event. `value` is the rating in the domain's own scale, or a quantity where it has none; null where none was given.
 EVENTS = pa.schema(
     [
         pa.field(USER, pa.string(), nullable=False),

@@ -119,8 +119,9 @@ class Baskets:
         assert words is not None
         models = self._models(part)
         known, wanted, closed = self.asked_of(taught)
-        pairs = PairFeatures(catalogue, statistics_of(self.domain, part, catalogue))
-        available = np.asarray(catalogue.available)
+        statistics = statistics_of(self.domain, part, catalogue)
+        pairs = PairFeatures(catalogue, statistics)
+        available = statistics.available(np.asarray(catalogue.available))
         seed = self.domain.split.seed + fold
         made = examples.make(words, models, pairs, known, wanted, len(catalogue), available, part.moment, seed, None, closed)
         if not len(made.rows):

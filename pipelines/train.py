@@ -91,7 +91,7 @@ def label_windows(features: Features, cut: Split) -> list[Window]:
 def statistics_of(domain: Domain, part: Part, catalogue: Catalogue) -> ItemStatistics:
     """Counts as of a round's moment, fading as the domain's popular source says."""
     words = next(words for words in domain.candidates.values() if isinstance(words, PopularityModel))
-    return statistics_as_of(words, part.histories, len(catalogue), part.moment)
+    return statistics_as_of(words, part.histories, catalogue, part.moment)
 
 
 def train(domain: Domain, features_dir: Path, home: Path, reporter: Reporter) -> Path:
@@ -277,8 +277,9 @@ def examples_of(
 ) -> tuple[examples.Examples, tuple[str, ...]]:
     """The ranker's rows with the names of their columns: people as each window knew them, items as of the round. Raises
     ValueError if nobody took any candidate in any window."""
-    pairs = PairFeatures(catalogue, statistics_of(domain, part, catalogue))
-    available = np.asarray(catalogue.available)
+    statistics = statistics_of(domain, part, catalogue)
+    pairs = PairFeatures(catalogue, statistics)
+    available = statistics.available(np.asarray(catalogue.available))
     share = words.model_copy(update={"users": max(1, words.users // max(len(windows), 1))})
     made = [
         examples.make(share, models, pairs, known, wanted, len(catalogue), available, part.moment, domain.split.seed + place, progress)

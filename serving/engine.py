@@ -23,7 +23,7 @@ from serving import explain, rerank
 from serving.filters import Filters
 from serving.slate import Question, Range, Reason, Slate, SlateItem, Words
 from training.bundle import TWO_STAGE, Bundle
-from training.contract import CandidateModel, Candidates, FindsSimilar, PlacesNewItems
+from training.contract import CandidateModel, Candidates, FindsSimilar, FollowsStock, PlacesNewItems
 from training.ranker import Ranker
 from training.retrieval import columns_of, feature_names, feature_rows, retrieve
 from training.topk import top
@@ -57,12 +57,23 @@ class Engine:
         bundle: Bundle,
         catalogue: Catalogue | None = None,
         models: Mapping[str, CandidateModel] | None = None,
+        left: Mapping[str, int] | None = None,
     ) -> None:
-        """The engine of a bundle; `catalogue` and `models` stand in for the bundle's own after an item was added."""
+        """The engine of a bundle; `catalogue` and `models` stand in for the bundle's own after an item was added. `left`: how many of an
+        item, by id, can still be had; of those not named the bundle knows how many could when it was made."""
         self.bundle = bundle
         self.catalogue = catalogue or bundle.catalogue
-        self.models = dict(models or bundle.models)
-        self._parts = EngineParts(bundle.domain, self.catalogue, bundle.statistics, self.models, bundle.ranker, bundle.mode, bundle.version)
+        self.models, self._left = dict(models or bundle.models), left
+        statistics = bundle.statistics.for_items(len(self.catalogue))
+        if left is not None:
+            capacity, now = self.catalogue.capacity(), np.full(len(self.catalogue), np.nan, dtype=np.float32)
+            for item, count in left.items():
+                if (row := self.catalogue.row(item)) is not None:
+                    now[row] = count
+            statistics = statistics.stocked(capacity, now)
+            told = statistics.free * capacity
+            self.models = {name: model.stocked(told) if isinstance(model, FollowsStock) else model for name, model in self.models.items()}
+        self._parts = EngineParts(bundle.domain, self.catalogue, statistics, self.models, bundle.ranker, bundle.mode, bundle.version)
 
     @property
     def version(self) -> str:
@@ -125,7 +136,11 @@ class Engine:
     def over(self, catalogue: Catalogue) -> Engine:
         """An engine over a later form of its own catalogue (several items added at once)."""
         models = {name: model.place(catalogue) if isinstance(model, PlacesNewItems) else model for name, model in self.models.items()}
-        return Engine(self.bundle, catalogue, models)
+        return Engine(self.bundle, catalogue, models, self._left)
+
+    def with_left(self, left: Mapping[str, int]) -> Engine:
+        """An engine that knows how many of these items, by id, can be had now; what it was told before it forgets."""
+        return Engine(self.bundle, self.catalogue, self.models, left)
 
 
 class EngineParts:
@@ -141,15 +156,10 @@ class EngineParts:
         mode: str,
         version: str,
     ) -> None:
-        self._domain, self._catalogue, self._models, self._ranker, self._mode, self._version = (
-            domain,
-            catalogue,
-            models,
-            ranker,
-            mode,
-            version,
-        )
         self._statistics = statistics.for_items(len(catalogue))
+        catalogue = replace(catalogue, available=self._statistics.available(np.asarray(catalogue.available)))
+        self._domain, self._catalogue, self._models = domain, catalogue, models
+        self._ranker, self._mode, self._version = ranker, mode, version
         self._features = PairFeatures(catalogue, self._statistics)
         self._columns = None if ranker is None else columns_of(ranker.names, feature_names(ranker.sources, self._features))
         self._vectors = attribute_vectors(catalogue)
@@ -159,8 +169,6 @@ class EngineParts:
         self.per_source = domain.ranker.candidates if domain.ranker is not None else _DEFAULT_PER_SOURCE
         order = np.lexsort((np.arange(len(catalogue)), -catalogue.prior().astype(np.float64), -self._statistics.recent.astype(np.float64)))
         self._fill_order = order.astype(np.int32)
-
-    # ------------------------------------------------------------ which items may be shown
 
     # ------------------------------------------------------------ candidates and rank
 

@@ -22,6 +22,7 @@ from serving.slate import Question
 from serving.standing import Standing
 from serving.storage.database import Database, DatabaseAwayError, now_us
 from serving.storage.interactions import Interactions
+from serving.storage.seats import Seats
 from serving.storage.tables import StoredEvent, StoredItem
 from training import bundle
 from training.bundle import Alias
@@ -72,7 +73,7 @@ class Live:
     ) -> None:
         self._erased = erased
         self._home, self._database, self._deployment, self._metrics = home, database, deployment, metrics
-        self._recorded = Interactions(database)
+        self._recorded, self._stock = Interactions(database), Seats(database, home)
         self._domains = dict(domains)
         self._seats: dict[tuple[str, Alias], Seat] = {}
         for name, domain in domains.items():
@@ -190,6 +191,7 @@ class Live:
             try:
                 await self._place(coming, await self._recorded.items_since(name, 0))
                 await coming.follow(self._recorded, name)
+                await coming.follow_stock(self._stock)
             except DatabaseAwayError as error:
                 self._away(error)
                 if seat.standing is not None:
@@ -234,6 +236,8 @@ class Live:
                 if seat.standing is standing:
                     await self._place(standing, items)
         folded = await standing.follow(self._recorded, name)
+        async with seat.changing:
+            await standing.follow_stock(self._stock)
         await asyncio.to_thread(standing.forget)
         if folded:
             self._metrics.events_followed.labels(name).inc(folded)

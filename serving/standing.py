@@ -15,6 +15,7 @@ from serving.erased import Erased
 from serving.people import Happening, People
 from serving.storage.database import now_us
 from serving.storage.interactions import Interactions
+from serving.storage.seats import UNKNOWN, Seats
 from serving.storage.tables import StoredEvent, StoredItem
 
 _MOST_WAITING = 10_000  # events about items that are not known (yet)
@@ -38,7 +39,8 @@ class Standing:
         self._settle_us = settle_us
         self._floor = engine.bundle.manifest.events_through
         self._horizon = self._floor  # latest recorded_at folded in, never later than this machine's clock
-        self._items_horizon = 0
+        self._items_horizon = self._stock_horizon = 0
+        self._left: Mapping[str, int] = {}
         self._caught_up = False
         self._folded: dict[str, int] = {}  # event_id -> recorded_at, as far back as is looked at again
         self._placed: dict[str, int] = {}  # item -> recorded_at of the form it has here
@@ -98,6 +100,21 @@ class Standing:
         oldest = self._horizon - self._settle_us
         if len(self._folded) > 1_000:
             self._folded = {event_id: recorded for event_id, recorded in self._folded.items() if recorded >= oldest}
+
+    async def follow_stock(self, stored: Seats) -> None:
+        """Tells the engine how many of each item are left, as the database says, where a domain's items have a capacity and what is left of
+        it is stored. Raises DatabaseAwayError."""
+        domain = self.engine.domain
+        if domain.itinerary is None or domain.items.capacity is None:
+            return
+        rows = await stored.since(self._domain, max(0, self._stock_horizon - self._settle_us))
+        left = {**self._left, **{row.item: row.free for row in rows}}
+        if left != self._left:
+            known = {item: count for item, count in left.items() if count != UNKNOWN}
+            self.engine = await asyncio.to_thread(self.engine.with_left, known)
+            self._left = left
+        if rows:
+            self._stock_horizon = max(self._stock_horizon, min(now_us(), max(row.updated for row in rows)))
 
     # ------------------------------------------------------------ the erased
 

@@ -109,6 +109,15 @@ class PlacesNewItems(Protocol):
 
 
 @runtime_checkable
+class FollowsStock(Protocol):
+    """A model that looks at how many of each item are left, and can be told anew."""
+
+    def stocked(self, left: NDArray[np.float32]) -> Self:
+        """The model with these numbers instead; `left`: (m,) float32, NaN where nobody knows."""
+        ...
+
+
+@runtime_checkable
 class FindsSimilar(Protocol):
     """A model that can tell which items are like another."""
 

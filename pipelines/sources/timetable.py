@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,14 +35,25 @@ _NEEDED = ("title", "start", "minutes", "hall")
 _KNOWN = ("price", "genre", "tags", "artists", "composers", "works", "programme", "free", "on_sale")
 
 
+#: Tickets that a client buys for one stop within so long of the first are one order: the files have a row a ticket, some seconds apart.
+_ORDER_US = 10 * MINUTE_US
+
+
+class Order(NamedTuple):
+    """`at`: when its first ticket was sold, microseconds UTC."""
+
+    at: int
+    tickets: int
+
+
 @dataclass(frozen=True)
 class Programme:
-    """What the plain form says. sold: (client, stop id) -> when the first ticket was sold, microseconds UTC. sheets: the files whose
+    """What the plain form says. sold: (client, stop id) -> the first order. sheets: the files whose
     bad rows are set aside, with these rows. open_all_day: ids of events too long to be a stop, which are left out."""
 
     timetable: Timetable
     availability: Availability
-    sold: Mapping[tuple[str, str], int]
+    sold: Mapping[tuple[str, str], Order]
     sheets: Sequence[Sheet]
     open_all_day: Sequence[str]
 
@@ -85,7 +97,7 @@ def read(domain: Domain, folder: Path, as_of: int | None = None) -> Programme:
 
         rows.each(folder, "off_programme", ("event_id", *_NEEDED), ("price", "tags"), events, event)
         sheets.append(events)
-    first: dict[tuple[str, str], int] = {}
+    bought: dict[tuple[str, str], list[int]] = {}
     sold: Counter[str] = Counter()
     if rows.exists(folder, "tickets"):
         tickets, latest = Sheet("tickets.csv"), now + domain.source.future_tolerance_s * 1_000_000
@@ -97,14 +109,15 @@ def read(domain: Domain, folder: Path, as_of: int | None = None) -> Programme:
             if when > latest:
                 raise CellError(f"sold_at: {row['sold_at']!r} is in the future")
             rows.money(row, "price", words.minor_units)
-            first[client, item] = min(when, first.get((client, item), when))
+            bought.setdefault((client, item), []).append(when)
             sold[item] += as_of is None or when <= as_of
 
         rows.each(folder, "tickets", ("client_id", "concert_id", "sold_at"), ("price",), tickets, ticket)
         sheets.append(tickets)
     timetable = _timetable(words, halls, seats, walk, list(stops.values()))
     availability = _availability(timetable, said, sold, now if as_of is None else as_of, rows.exists(folder, "tickets") is not None)
-    return Programme(timetable, availability, first, sheets, longest)
+    orders = {pair: Order(at := min(times), sum(when - at <= _ORDER_US for when in times)) for pair, times in bought.items()}
+    return Programme(timetable, availability, orders, sheets, longest)
 
 
 def _halls(folder: Path) -> tuple[list[str], list[int]]:

@@ -93,6 +93,16 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "not finite": (put("candidates", "als", "alpha", value=float("inf")), "candidates.als.als.alpha", "finite number"),
     "bad name": (put("candidates", "My ALS", value={"model": "als"}), "candidates.My ALS", "should match pattern"),
     "scale upside down": (put("events", "scale", "liked_from", value=1), "events.scale", "low <= disliked_to < liked_from <= high"),
+    "two capacities": (
+        put("items", "attributes", value={name: {"type": "number", "capacity": True} for name in ("seats", "stock")}),
+        "items",
+        "seats, stock are all marked `capacity`; one at most is allowed",
+    ),
+    "demand without a capacity": (
+        put("candidates", "popular", value={"model": "popularity", "demand": 3}),
+        "(top)",
+        "candidates.popular: `demand` needs an attribute of items that is marked `capacity`",
+    ),
     "no kinds": (put("events", "kinds", value={}), "events", "at least one kind"),
     "kind that is not there": (
         put("source", "events", value=[{"files": ["e.csv"], "kind": "bought"}]),

@@ -15,10 +15,11 @@ from configs.domain import AlsModel, CandidateModel, ClustersModel, ContentModel
 from features.state import UserState
 from tests.worlds import DAY, KINDS, START, World, checkerboard
 from training import build, contract
-from training.contract import FindsSimilar, PlacesNewItems, TellsParts
+from training.contract import FindsSimilar, FollowsStock, PlacesNewItems, TellsParts
 
 CONFIGS: dict[str, CandidateModel] = {
     "popularity": PopularityModel(model="popularity", half_life_days=30.0),
+    "demand": PopularityModel(model="popularity", half_life_days=None, demand=2.0),
     "content": ContentModel(model="content", title_words=64, dimensions=8),
     "als": AlsModel(model="als", factors=8, iterations=5),
     "sasrec": SasrecModel(model="sasrec", dimensions=16, blocks=1, heads=2, window=10, epochs=4, batch=8, learning_rate=1e-2, patience=9),
@@ -242,7 +243,7 @@ def test_nothing_to_learn_from(name: str) -> None:
     world = place(True)
     nothing = replace(world, histories=world.histories.where(np.zeros(world.histories.events, dtype=np.bool_)))
     model = build.build(CONFIGS[name])
-    if name in {"popularity", "content"}:  # these read the catalogue too
+    if name in {"popularity", "demand", "content"}:  # these read the catalogue too
         model.fit(nothing.data)
         assert np.isfinite(model.scores([nothing.person([], genre=("Odd",))], nothing.now)).all()
     else:
@@ -283,6 +284,11 @@ def test_optional_abilities_are_what_they_say(name: str) -> None:
         assert table.shape == (len(states), len(larger))
         np.testing.assert_allclose(table[:6, :-1], model.scores(states, world.now)[:6], rtol=1e-5, atol=1e-6)
         assert np.isfinite(table[:6, -1]).all()
+    if isinstance(model, FollowsStock):
+        before = model.scores(people(world), world.now)
+        told = model.stocked(np.where(np.arange(len(world.catalogue)) == 3, 0.0, np.nan).astype(np.float32))
+        assert told.scores(people(world), world.now).shape == before.shape
+        np.testing.assert_array_equal(model.scores(people(world), world.now), before)
 
 
 def test_who_has_which_ability() -> None:
@@ -290,7 +296,8 @@ def test_who_has_which_ability() -> None:
         return {name for name in CONFIGS if isinstance(fitted(name), protocol)}
 
     assert able(FindsSimilar) == {"content", "als", "neighbours"}
-    assert able(PlacesNewItems) == {"popularity", "content"}
+    assert able(PlacesNewItems) == {"popularity", "demand", "content"}
+    assert able(FollowsStock) == {"popularity", "demand"}
 
 
 @pytest.mark.parametrize(

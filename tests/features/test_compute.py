@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from configs.domain import Items, Number
+from features.catalogue import build
 from features.compute import PairFeatures, attribute_vectors
-from features.state import UserState
+from features.state import Kinds, UserState
 from features.statistics import ItemStatistics
 from tests.worlds import DAY, EVENTS, KINDS, World, genres, world
 
@@ -164,3 +168,23 @@ def test_attribute_vectors_have_length_one_or_nothing(small: World) -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-6)
     assert vectors[0] @ vectors[1] == pytest.approx(0.5)  # one of two words shared
     assert vectors[0] @ vectors[2] == pytest.approx(1.0 / np.sqrt(6.0), abs=1e-6)
+
+
+def test_what_is_left_of_a_capacity_is_told_in_two_columns_and_is_no_number_of_its_own() -> None:
+    schema = Items(attributes={"seats": Number(type="number", capacity=True), "price": Number(type="number")})
+    shop = build(schema, ["a", "b", "c"], ["A", "B", "C"], [True] * 3, {"seats": [100, 50, None], "price": [1, 2, 3]})
+    place = world(["A"] * 3, [[0, 1, 2]])
+    counted = ItemStatistics.as_of(place.histories, 3, place.now)
+    statistics = replace(counted, free=np.array([0.25, 0.0, np.nan], dtype=np.float32))
+    features = PairFeatures(shop, statistics)
+    assert [name for name in features.names if "seats" in name] == []
+    got = features.rows([place.person([])], np.zeros(3, dtype=np.int32), np.arange(3, dtype=np.int32), place.now)
+    free, left = (got[:, features.names.index(name)] for name in ("item.free", "item.left"))
+    np.testing.assert_array_equal(free, statistics.free)
+    np.testing.assert_allclose(left, [np.log(26.0), 0.0, np.nan], rtol=1e-6)
+
+
+def test_a_quantity_is_no_rating(small: World) -> None:
+    unrated = Kinds.of(EVENTS.model_copy(update={"scale": None}))
+    state = replace(small.person([]), kinds_of=unrated).then(0, 0, 3.0, small.now - 1)
+    assert np.isnan(row(small, state, 1)["user.rating"])

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.state import NO_TIME, Histories, histories
+from configs.domain import Events, Kind, Scale
+from features.state import NO_TIME, Histories, Kinds, histories
 from features.statistics import ItemStatistics
 from tests.worlds import DAY, KINDS, START, World, checkerboard, genres, world
 
@@ -29,6 +30,24 @@ def of(events: list[tuple[int, int, str, float, int]], ordered: bool = True) -> 
 
 
 NAN = float("nan")
+SALE = Kinds.of(
+    Events(
+        kinds={
+            "bought": Kind(means=("owned",)),
+            "favourite": Kind(means=("liked",)),
+            "undo": Kind(means=("undo",)),
+            "shown": Kind(means=("shown",)),
+        }
+    )
+)
+
+
+def sold(events: list[tuple[int, int, str, float, int]]) -> Histories:
+    """The same of a domain without ratings: an event's value is how many were bought."""
+    users, items, kinds, values, days = (np.array(column) for column in zip(*events, strict=True))
+    codes = np.array([SALE.code(kind) for kind in kinds], dtype=np.int8)
+    times = (START + days * DAY).astype(np.int64)
+    return histories(SALE, 9, users.astype(np.int32), items.astype(np.int32), codes, values.astype(np.float32), times, True)
 
 
 def test_takers_count_each_person_once_and_recent_halves() -> None:
@@ -86,7 +105,7 @@ def test_a_larger_catalogue_and_a_round_trip(tmp_path: Path) -> None:
     more.save(tmp_path / "statistics")
     opened = ItemStatistics.load(tmp_path / "statistics")
     assert opened.moment == more.moment
-    for name in ("takers", "recent", "liking"):
+    for name in ("takers", "recent", "liking", "free"):
         np.testing.assert_array_equal(getattr(opened, name), getattr(more, name))
 
 
@@ -117,3 +136,55 @@ def test_without_times_or_events_all_count_alike() -> None:
     unordered = checkerboard(ordered=False)
     assert ItemStatistics.best_half_life(unordered.histories, 40, unordered.now) is None
     assert ItemStatistics.best_half_life(genres().histories, 12, genres().now) is None
+
+
+# ------------------------------------------------------------ what is left
+
+
+def test_what_is_free_is_what_nobody_owns_before_the_moment() -> None:
+    known = sold(
+        [
+            (0, 0, "bought", 3.0, 0),
+            (1, 0, "bought", NAN, 1),  # no quantity said: one
+            (1, 0, "bought", 2.0, 2),  # more of the same
+            (2, 0, "favourite", 5.0, 2),  # owns nothing
+            (3, 0, "shown", NAN, 2),
+            (0, 1, "bought", 4.0, 2),
+            (0, 2, "bought", 4.0, 2),
+            (4, 0, "bought", 1.0, 5),
+        ]
+    )
+    capacity = np.array([8.0, 2.0, np.nan, 10.0], dtype=np.float32)
+    got = ItemStatistics.as_of(known, 4, START + 5 * DAY, None, capacity)
+    np.testing.assert_array_equal(got.free, np.array([2 / 8, 0.0, np.nan, 1.0], dtype=np.float32))  # six of eight; four of two; who knows
+    assert ItemStatistics.as_of(known, 4, START + 5 * DAY + 1, None, capacity).free[0] == 1 / 8
+    assert np.isnan(ItemStatistics.as_of(known, 4, START + 5 * DAY).free).all()
+    assert got.available(np.array([True, True, True, False])).tolist() == [True, False, True, False]
+
+
+def test_an_undone_purchase_gives_back_what_it_took() -> None:
+    known = sold([(0, 0, "bought", 3.0, 0), (0, 0, "bought", 2.0, 1), (0, 0, "undo", NAN, 2), (1, 0, "undo", NAN, 3)])
+    capacity = np.array([10.0], dtype=np.float32)
+    left = [float(ItemStatistics.as_of(known, 1, START + day * DAY, None, capacity).free[0] * 10) for day in range(5)]
+    assert left == pytest.approx([10.0, 7.0, 5.0, 7.0, 7.0])
+
+
+def test_a_rating_is_no_quantity() -> None:
+    rated = Kinds.of(Events(kinds={"bought": Kind(means=("owned",))}, scale=Scale(low=1, high=10, liked_from=7, disliked_to=4)))
+    one = np.zeros(1, dtype=np.int32)
+    known = histories(rated, 1, one, one, one.astype(np.int8), np.array([9.0], dtype=np.float32), np.array([START]), True)
+    assert ItemStatistics.as_of(known, 1, START + DAY, None, np.array([10.0], dtype=np.float32)).free.tolist() == [np.float32(0.9)]
+
+
+def test_what_is_told_anew_takes_the_place_of_what_was_counted() -> None:
+    capacity = np.array([10.0, 10.0, np.nan], dtype=np.float32)
+    got = ItemStatistics.as_of(sold([(0, 0, "bought", 4.0, 0), (0, 1, "bought", 4.0, 0)]), 3, START + DAY, None, capacity)
+    told = got.stocked(capacity, np.array([1.0, np.nan, 5.0], dtype=np.float32))
+    np.testing.assert_array_equal(told.free, np.array([0.1, 0.6, np.nan], dtype=np.float32))
+    assert told.takers is got.takers
+
+
+def test_statistics_of_before_there_was_a_capacity_are_opened(tmp_path: Path) -> None:
+    ItemStatistics.as_of(of([(0, 0, "seen", 9.0, 0)]), 1, START + DAY).save(tmp_path)
+    (tmp_path / "free.npy").unlink()
+    assert np.isnan(ItemStatistics.load(tmp_path).free).all()

@@ -98,12 +98,19 @@ def test_items_and_events_of_every_domain(tmp_path: Path) -> None:
     )
     assert (items["c"]["hour"], items["c"]["day"], items["c"]["minutes"], items["b"]["price"]) == ("24.5", "2025-07-05", "60", "")
     assert (items["a"]["composers"], items["a"]["labels"]) == ("Bach;Liszt", "star;main;repeat")
+    assert (items["a"]["seats"], items["b"]["seats"]) == ("10", "")  # of the small hall nobody knows them
     assert (prepared.folder / "events.csv").read_text().splitlines() == [
-        "user_id,item_id,time",
-        "1,a,2025-04-30T07:00:00.000000Z",  # the first of two tickets
-        "1,c,2025-05-02T07:00:00.000000Z",
-        "2,b,2025-05-03T00:00:00.000000Z",
+        "user_id,item_id,time,quantity",
+        "1,a,2025-04-30T07:00:00.000000Z,1",  # the first of two orders
+        "1,c,2025-05-02T07:00:00.000000Z,1",
+        "2,b,2025-05-03T00:00:00.000000Z,1",
     ]
+
+
+def test_tickets_bought_within_ten_minutes_are_one_order(tmp_path: Path) -> None:
+    rows = ("1,a,2025-05-01T12:10:00Z,", "1,a,2025-05-01T12:00:00Z,", "1,a,2025-05-01T12:00:00Z,", "1,a,2025-05-01T12:10:01Z,")
+    sold = programme(tmp_path, tickets="\n".join(("client_id,concert_id,sold_at,price", *rows, "2,a,2025-05-01T12:00:00Z,", ""))).sold
+    assert sold == {("1", "a"): (us("2025-05-01T12:00:00Z"), 3), ("2", "a"): (us("2025-05-01T12:00:00Z"), 1)}
 
 
 BAD = {
@@ -211,11 +218,15 @@ def test_seats_and_ways_alone_teach_nothing_anew(tmp_path: Path, one_ray: None) 
     assert seats == {"a": [8, True], "b": [-1, True], "c": [9, True], "e": [-1, True]}
     assert ingest(domain(), data, home, SILENT) == tables
     assert (tables / TIMETABLE).stat().st_mtime_ns == before[TIMETABLE]
-    folder(data, {"halls.csv": "hall,seats\nBig,20\nSmall,5\n", "transitions.csv": "from_hall,to_hall,minutes\nBig,Small,7\nSmall,Big,9\n"})
+    heading, *concerts = FILES["concerts.csv"].splitlines()
+    free = "\n".join((f"{heading},free", *(f"{line},{number}" for number, line in enumerate(concerts, start=3)), ""))
+    folder(data, {"concerts.csv": free, "transitions.csv": "from_hall,to_hall,minutes\nBig,Small,7\nSmall,Big,9\n"})
     assert ingest(domain(), data, home, SILENT) == tables
-    assert json.loads((tables / AVAILABILITY).read_text(encoding="utf-8"))["stops"]["a"] == [18, True]
+    assert json.loads((tables / AVAILABILITY).read_text(encoding="utf-8"))["stops"]["a"] == [3, True]
     assert json.loads((tables / TIMETABLE).read_text(encoding="utf-8"))["walk"] == [[0, 7], [9, 0]]
     assert {name: (tables / name).stat().st_mtime_ns for name in ("items.parquet", "DONE.json")} | {TIMETABLE: before[TIMETABLE]} == before
+    folder(data, {"halls.csv": "hall,seats\nBig,20\nSmall,5\n"})
+    assert ingest(domain(), data, home, SILENT) != tables  # how many places a hall has is said of every item in it
 
 
 def test_a_new_ticket_is_a_new_event(tmp_path: Path, one_ray: None) -> None:

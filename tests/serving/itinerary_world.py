@@ -58,7 +58,7 @@ class Season:
             self.catalogue,
             self.users,
             self.histories,
-            ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT),
+            ItemStatistics.as_of(self.histories, len(self.catalogue), MOMENT, capacity=self.catalogue.capacity()),
             self.models,
             None,
             Verdict(passed=True, serve="content", why="a test"),
@@ -160,6 +160,7 @@ def _catalogue(domain: Domain, timetable: Timetable) -> Catalogue:
             "hour": [6 + stop.begins / 60 for stop in concerts],
             "minutes": [stop.ends - stop.begins for stop in concerts],
             "price": [stop.price for stop in concerts],
+            "seats": [SEATS[stop.hall] or None for stop in concerts],
         },
     )
 

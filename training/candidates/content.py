@@ -210,7 +210,8 @@ def _fitted(config: ContentModel, catalogue: Catalogue, seed: int, threads: int)
     numbers: dict[str, tuple[float, float]] = {}
     for name in catalogue.names(Number):
         attribute = catalogue.schema.attributes[name]
-        if isinstance(attribute, Number) and not attribute.prior:  # a count of people is no property of the item
+        # Neither a count of people nor how many there are to be had says what an item is like.
+        if isinstance(attribute, Number) and not (attribute.prior or attribute.capacity):
             present = _scaled(attribute, catalogue.number(name).values)[~catalogue.number(name).missing]
             if len(present) and float(present.std()) > 0:
                 numbers[name] = (float(present.mean()), float(present.std()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,8 @@ class Popularity:
     """Score = share of the largest count, 0..1. Nobody has counted an item that no event names: it stands below every
     counted one, in the order of the catalogue's own prior, and its evidence carries the prior's name.
 
+    With a `demand` what is counted is, of the demand for an item, the part that can still be met from what is left of it (`constrained`).
+
     For a person who named words (`preferences`) items bearing them come first: score = (matches + share) / (MOST_MATCHES + 1),
     matches = how many of the words the item bears, at most MOST_MATCHES.
     """
@@ -32,6 +35,7 @@ class Popularity:
         self.config = config
         self._recent = np.empty(0, dtype=np.float32)
         self._takers = np.empty(0, dtype=np.float32)
+        self._left = np.empty(0, dtype=np.float32)
         self._open(None)
 
     def _open(self, catalogue: Catalogue | None) -> None:
@@ -43,15 +47,19 @@ class Popularity:
             named = [n for n, a in catalogue.schema.attributes.items() if isinstance(a, Number) and a.prior]
             self._prior_name = named[0] if named else None
             self._bearers = _bearers(catalogue)
-        self._shares = shares(self._recent, self._prior)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self._shares = shares(constrained(self._recent, self._left, self.config.demand), self._prior)
 
     def fit(self, data: TrainingData, progress: Progress | None = None) -> None:
         """Counts each person and item once, as features.statistics does: nothing at or after `data.now`, an event's weight
         halving every `half_life_days` where there are times. Raises ValueError for an empty catalogue."""
         if not len(data.catalogue):
             raise ValueError("the catalogue is empty: there is nothing to recommend")
-        counted = statistics_as_of(self.config, data.histories, len(data.catalogue), data.now)
+        counted = statistics_as_of(self.config, data.histories, data.catalogue, data.now)
         self._recent, self._takers = counted.recent, counted.takers
+        self._left = counted.free * data.catalogue.capacity()
         self._open(data.catalogue)
         if progress is not None:
             progress("popularity", 1.0)
@@ -98,18 +106,28 @@ class Popularity:
         placed = type(self)(self.config)
         more = np.zeros(len(catalogue) - len(self._recent), dtype=np.float32)
         placed._recent, placed._takers = np.concatenate([self._recent, more]), np.concatenate([self._takers, more])
+        placed._left = np.concatenate([self._left, np.full_like(more, np.nan)])
         placed._open(catalogue)
         return placed
+
+    def stocked(self, left: NDArray[np.float32]) -> Self:
+        if not self.config.demand:
+            return self
+        anew = copy(self)
+        anew._left = left
+        anew._weigh()
+        return anew
 
     def save(self, directory: Path) -> None:
         words = list(self._bearers)
         rows = [self._bearers[word] for word in words]
         indptr = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).astype(np.int64)
         flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
+        counts = {"recent": self._recent, "takers": self._takers, **({"left": self._left} if self.config.demand else {})}
         folder.write(
             directory,
             {"config": self.config.model_dump(mode="json"), "prior": self._prior_name, "words": words},
-            {"recent": self._recent, "takers": self._takers, "prior": self._prior, "bearers": flat, "bearers_indptr": indptr},
+            {**counts, "prior": self._prior, "bearers": flat, "bearers_indptr": indptr},
         )
 
     @classmethod
@@ -117,19 +135,35 @@ class Popularity:
         document = folder.document(directory)
         model = cls(PopularityModel.model_validate(document["config"]))
         model._recent, model._takers, model._prior = (folder.array(directory, name) for name in ("recent", "takers", "prior"))
+        unknown = np.full(len(model._recent), np.nan, dtype=np.float32)
+        model._left = folder.array(directory, "left") if model.config.demand else unknown
         model._prior_name = document["prior"]
         flat, indptr = folder.array(directory, "bearers"), folder.array(directory, "bearers_indptr")
         model._bearers = {(a, w): flat[indptr[i] : indptr[i + 1]] for i, (a, w) in enumerate(document["words"])}
-        model._shares = shares(model._recent, model._prior)
+        model._weigh()
         return model
 
 
-def statistics_as_of(config: PopularityModel, histories: Histories, items: int, moment: int) -> ItemStatistics:
-    """Counts as of a moment with the half-life that the configuration says, or, for `auto`, that the data say."""
-    half_life = config.half_life_days
+def statistics_as_of(config: PopularityModel, histories: Histories, catalogue: Catalogue, moment: int) -> ItemStatistics:
+    """Counts as of a moment with the half-life that the configuration says, or, for `auto`, that the data say; what is free of the
+    catalogue's capacities then."""
+    half_life, items = config.half_life_days, len(catalogue)
     if half_life == "auto":
         half_life = ItemStatistics.best_half_life(histories, items, moment)
-    return ItemStatistics.as_of(histories, items, moment, half_life)
+    return ItemStatistics.as_of(histories, items, moment, half_life, catalogue.capacity())
+
+
+def constrained(recent: NDArray[np.float32], left: NDArray[np.float32], demand: float) -> NDArray[np.float32]:
+    """(m,) float32, the demand for each item as far as it can be met: left * (1 - exp(-demand * recent / left)), how many of `left` places
+    are taken on average when demand * recent requests fall on them by chance. Much left: demand * recent; much asked: left. Where it is
+    not known how much is left (NaN) all demand is met; with demand 0 these are the counts themselves."""
+    if not demand:
+        return recent
+    asked = np.float32(demand) * recent
+    bounded = left > 0
+    met = np.where(np.isnan(left), asked, np.float32(0.0))
+    met[bounded] = left[bounded] * -np.expm1(-asked[bounded] / left[bounded])
+    return met
 
 
 def shares(recent: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArray[np.float32]:

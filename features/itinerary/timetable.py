@@ -140,6 +140,11 @@ class Timetable:
         return np.array([stop.ends for stop in self.stops], dtype=np.int32)
 
     @cached_property
+    def starts_at(self) -> NDArray[np.int64]:
+        """(stops,) int64 microseconds UTC."""
+        return np.array([stop.starts_at for stop in self.stops], dtype=np.int64)
+
+    @cached_property
     def hall(self) -> NDArray[np.int32]:
         """(stops,) int32 index into halls."""
         return np.array([stop.hall for stop in self.stops], dtype=np.int32)
@@ -166,6 +171,10 @@ class Timetable:
         on = date.fromisoformat(self.days[day])
         later = on + timedelta(days=1) if clock < self.day_begins else on
         return int((_instant(later, clock, place) - _instant(on, self.day_begins, place)) // MINUTE_US)
+
+    def over(self, now: int) -> bool:
+        """Whether everything has begun at an instant (microseconds UTC). False of a timetable without stops."""
+        return bool(self.stops) and now >= int(self.starts_at.max())
 
     def clock(self, instant: int) -> str:
         """Local time of an instant (microseconds UTC) as HH:MM."""

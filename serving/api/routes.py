@@ -77,14 +77,16 @@ def router(service: Service, domain: Domain) -> APIRouter:
         openapi_extra=documents.takes("RoutesBody"),
     )
     async def find(request: Request) -> Response:
-        """How many routes fulfil the wishes, exactly, and the best of them for this person."""
+        """How many routes fulfil the wishes, exactly, and the best of them for this person. What has begun is in none of them but for
+        tickets, unless the domain wants that marked only, or all is over."""
         body = await read(request, RoutesBody)
         current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
         whom = await about(service, request, domain, current, body.user_id, body.personal)
         objective, said, notes = asked_for(current, domain, body, whom)
-        joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
+        now = now_us()
+        joined = join(current, words, wishes(said, words.buffer_minutes), whom.chosens, now, body.language)
         asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
-        worth = await worth_for(service, standing, current, whom)
+        worth = await worth_for(service, standing, current, whom, now)
         outcome = await found(service, current, worth, asked, permits.remaining_s(request, longest_s))
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
@@ -94,8 +96,9 @@ def router(service: Service, domain: Domain) -> APIRouter:
             route_document(current, rows, value, why(current, rows, whom.chosens, scores, whom.state is not None, body.language))
             for rows, value in outcome.routes
         ]
-        told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
         named = sorted({row for rows, _ in outcome.routes for row in rows})
+        shown = [current.timetable.stops[row].id for row in named]
+        told = [*whom.notes, *notes, *joined.told(shown), *([outcome.why] if outcome.why else [])]
         concerts = {current.timetable.stops[row].id: stop_json(current, words, row) for row in named}
         said_of_all = answered(outcome, objective, late, told)
         return answers.json(_headed(domain, current) | said_of_all | {"routes": listed, "concerts": concerts})
@@ -148,18 +151,20 @@ def router(service: Service, domain: Domain) -> APIRouter:
     )
     async def instead(route_id: str, request: Request) -> Response:
         """What could be taken in place of one of a route's concerts, with what is gained and lost. Without wishes: on the route's own days,
-        with no more concerts a day than it has."""
+        with no more concerts a day than it has. What of the route has begun stays, and nothing else that has comes in."""
         body = await read(request, AlternativesBody)
         current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
         rows = known_route(current, route_id)
         whom = await about(service, request, domain, current, body.user_id, body.personal)
         said = _alike(current, rows) if body.wishes is None else body.wishes
         objective = body.objective or Objective.SCORE
-        joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
-        worth = await worth_for(service, standing, current, whom)
+        now = now_us()
+        joined = join(current, words, wishes(said, words.buffer_minutes), whom.chosens, now, body.language)
+        worth = await worth_for(service, standing, current, whom, now)
         asked = Asked(objective, joined.wishes, body.k)
         made = await _bounded(service, permits.remaining_s(request, longest_s), others, current, worth, asked, rows)
-        told = [*whom.notes, *joined.notes]
+        shown = {current.timetable.stops[row].id for row in {*rows, *(row for one in made.routes for row in one.stops)}}
+        told = [*whom.notes, *joined.told(shown)]
         for part in whom.degraded:
             degraded.note(part)
         listed = [_alternative(current, words, one, made.value) for one in made.routes]
@@ -209,10 +214,9 @@ def asked_for(current: Current, domain: Domain, body: Any, whom: Whom) -> tuple[
     return body.objective or Objective.SCORE, body.wishes or WishesBody(), ()
 
 
-async def worth_for(service: Service, standing: Standing, current: Current, whom: Whom) -> Worth:
-    """What the stops are worth to a person, by the engine that also answers recommendations."""
+async def worth_for(service: Service, standing: Standing, current: Current, whom: Whom, now: int) -> Worth:
+    """What the stops are worth to a person, by the engine that also answers recommendations. `now`: microseconds UTC."""
     engine, timetable = standing.engine, current.timetable
-    now = now_us()
     scores = service.scores.kept(engine, whom.user, whom.state, now, timetable)
     if scores is None:
         scores = await asyncio.to_thread(service.scores.make, engine, whom.user, whom.state, now, timetable)

@@ -128,7 +128,7 @@ class Service:
         mail_guard = self.breakers.of("mail", (NotDoneError,))
         mailer = Mailer(self.secrets.smtp, deployment.mail, deployment.public_url, valid_s, self.metrics, mail_guard)
         self.scores = Scores()
-        self.choosing = Choosing(Choices(self.database), self.record)
+        self.choosing = Choosing(Choices(self.database), self.interactions, self._recorded)
         self.ordering = Ordering(self.database, self.domains, self.itineraries.current, mailer.deliver)
         self.relay = Exchange(
             self.database,
@@ -282,13 +282,17 @@ class Service:
     async def record(self, domain: str, happened: Sequence[StoredEvent]) -> set[str]:
         """Stores events and folds them in; returns the event_ids that were new. Raises DatabaseAwayError: then none is stored."""
         new = await self.interactions.record_events(domain, happened)
+        self._recorded(domain, new)
+        self.metrics.events_repeated.labels(domain).inc(len(happened) - len(new))
+        return {event.event_id for event in new}
+
+    def _recorded(self, domain: str, new: Sequence[StoredEvent]) -> None:
+        """What follows from events of this replica, once they are committed."""
         if new:
             self.relay.wake()
         self.live.fold(domain, new)
         for event in new:
             self.metrics.events.labels(domain, event.kind).inc()
-        self.metrics.events_repeated.labels(domain).inc(len(happened) - len(new))
-        return {event.event_id for event in new}
 
     async def add_item(self, domain: str, item: StoredItem) -> None:
         """Stores an item (its cells must have been checked) and places it in the engine. Raises DatabaseAwayError."""

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -36,7 +36,7 @@ from serving.itinerary.current import Current
 from serving.itinerary.endorsing import endorsement
 from serving.itinerary.fitting import AWAY
 from serving.itinerary.scores import FAVOURITE, stop_popularity
-from serving.itinerary.searching import Asked, Outcome, join, others, search, worth_of
+from serving.itinerary.searching import Asked, Others, Outcome, join, others, search, worth_of
 from serving.itinerary.showing import route_document, stop_document, stop_json, whole_route
 from serving.itinerary.telling import why
 from serving.resilience import DATABASE
@@ -47,7 +47,6 @@ from serving.storage.seats import UNKNOWN
 
 _PLACE = re.compile(r"([a-z_]+(?:\.[a-z_]+)?)[: ]")
 _OUTSIDE = ("k", "objective")
-_P = ParamSpec("_P")
 _Made = TypeVar("_Made")
 
 
@@ -86,8 +85,8 @@ def router(service: Service, domain: Domain) -> APIRouter:
         now = now_us()
         joined = join(current, words, wishes(said, words.buffer_minutes), whom.chosens, now, body.language)
         asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
-        worth = await worth_for(service, standing, current, whom, now)
-        outcome = await found(service, current, worth, asked, permits.remaining_s(request, longest_s))
+        making = worth_for(service, standing, current, whom, now)
+        worth, outcome = await found(service, current, making, asked, permits.remaining_s(request, longest_s))
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
@@ -160,9 +159,14 @@ def router(service: Service, domain: Domain) -> APIRouter:
         objective = body.objective or Objective.SCORE
         now = now_us()
         joined = join(current, words, wishes(said, words.buffer_minutes), whom.chosens, now, body.language)
-        worth = await worth_for(service, standing, current, whom, now)
+        making = worth_for(service, standing, current, whom, now)
         asked = Asked(objective, joined.wishes, body.k)
-        made = await _bounded(service, permits.remaining_s(request, longest_s), others, current, worth, asked, rows)
+
+        def act() -> Others:
+            worth = making()
+            return _understood(lambda: others(current, worth, asked, rows))
+
+        made = await _bounded(service, permits.remaining_s(request, longest_s), act)
         shown = {current.timetable.stops[row].id for row in {*rows, *(row for one in made.routes for row in one.stops)}}
         told = [*whom.notes, *joined.told(shown)]
         for part in whom.degraded:
@@ -214,15 +218,19 @@ def asked_for(current: Current, domain: Domain, body: Any, whom: Whom) -> tuple[
     return body.objective or Objective.SCORE, body.wishes or WishesBody(), ()
 
 
-async def worth_for(service: Service, standing: Standing, current: Current, whom: Whom, now: int) -> Worth:
-    """What the stops are worth to a person, by the engine that also answers recommendations. `now`: microseconds UTC."""
+def worth_for(service: Service, standing: Standing, current: Current, whom: Whom, now: int) -> Callable[[], Worth]:
+    """What says what the stops are worth to a person, by the engine that also answers recommendations: for the thread that searches, since
+    the engine takes milliseconds where nothing is kept. `now`: microseconds UTC."""
     engine, timetable = standing.engine, current.timetable
-    scores = service.scores.kept(engine, whom.user, whom.state, now, timetable)
-    if scores is None:
-        scores = await asyncio.to_thread(service.scores.make, engine, whom.user, whom.state, now, timetable)
+    kept = service.scores.kept(engine, whom.user, whom.state, now, timetable)
     popular = service.cache.get("popularity", engine, timetable.version, lambda: stop_popularity(engine, timetable))
     favourites = [timetable.rows[name] for name in sorted(whom.chosens.favourites)]
-    return worth_of(scores, popular, favourites, FAVOURITE)
+
+    def make() -> Worth:
+        scores = service.scores.make(engine, whom.user, whom.state, now, timetable) if kept is None else kept
+        return worth_of(scores, popular, favourites, FAVOURITE)
+
+    return make
 
 
 def _scores(worth: Worth) -> list[float]:
@@ -231,13 +239,26 @@ def _scores(worth: Worth) -> list[float]:
     return [float(score) for score in worth.score]
 
 
-async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
+async def found(service: Service, current: Current, making: Callable[[], Worth], asked: Asked, limit_s: float) -> tuple[Worth, Outcome]:
     """Raises Problem: 422 for wishes that the timetable cannot understand, 503 where the answer takes too long."""
-    return await _bounded(service, limit_s, search, current, worth, asked, min(DEADLINE_S, limit_s))
+
+    def act() -> tuple[Worth, Outcome]:
+        worth = making()
+        return worth, _understood(lambda: search(current, worth, asked, min(DEADLINE_S, limit_s)))
+
+    return await _bounded(service, limit_s, act)
 
 
-async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *args: _P.args, **words: _P.kwargs) -> _Made:
-    """In a thread of its own, for at most so long. Raises Problem 422, 503."""
+def _understood(act: Callable[[], _Made]) -> _Made:
+    """Raises Problem 422 for what the kernel refuses."""
+    try:
+        return act()
+    except ValueError as error:
+        raise refused(error) from None
+
+
+async def _bounded(service: Service, limit_s: float, act: Callable[[], _Made]) -> _Made:
+    """In a thread of its own, for at most so long. Raises Problem 503, and what `act` does."""
     try:
         async with asyncio.timeout(limit_s):
             await service.itineraries.warmed()
@@ -245,12 +266,10 @@ async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *
         raise Problem(503, "not-ready", f"{COMPILING}; try again", headers={"Retry-After": "5"}) from None
     try:
         async with asyncio.timeout(limit_s):
-            return await asyncio.to_thread(act, *args, **words)
+            return await asyncio.to_thread(act)
     except TimeoutError:
         detail = "these wishes together take too long; name fewer days, or do without the limits over all days"
         raise Problem(503, "too-hard", detail, headers={"Retry-After": "5"}) from None
-    except ValueError as error:
-        raise refused(error) from None
 
 
 def refused(error: ValueError) -> Problem:

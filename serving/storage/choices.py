@@ -57,8 +57,7 @@ class Choices:
 
     async def told(self, domain: str, user: str) -> tuple[list[Said], str | None]:
         """What `of` and `answers` say, by one query that is made once: a search asks for both, many times a second."""
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(self._told, {"in_domain": domain, "of_user": user})).all()
+        rows = await self._database.look_up(self._told, {"in_domain": domain, "of_user": user})
         said = [Said(*row) for row in rows if row[0] != _ANSWERS]
         said.sort(key=lambda one: (one.chosen_at, one.choice, one.target))
         return said, next((row[2] for row in rows if row[0] == _ANSWERS), None)

@@ -55,7 +55,7 @@ class Wishes:
     person over all days; an unknown price counts as nothing. walking_*, waiting_*: minutes at most, per day and per hop (the way from a
     stop to the next; waiting is the gap less the walk). fewest, most: concerts on each day that has any. party: so many seats must be free
     (unknown counts as free) and the concert on sale; None = seats are not looked at. arrival: nothing that begins before this local
-    clock time; leaving: nothing that ends after it (minutes after midnight; times before the festival day's beginning are those of
+    clock time; leaving: nothing that ends after it (minutes after midnight; times before the itinerary's day begins are those of
     the night). buffer: minutes to spare at every hop. longest_gap: minutes between end and next begin at most. maximal: only
     chains of a day into which no concert that these wishes allow fits any more. optional: off-programme stops may be visited. begun: an
     instant (microseconds UTC); nothing that begins then or earlier, but for what is bought: who has a ticket may be sitting in it.

@@ -130,7 +130,7 @@ class Database:
         if self._direct is not None:
             self._direct.dispose()
 
-    async def look_up(self, query: sa.Executable, values: Mapping[str, object]) -> Sequence[sa.Row[Any]]:
+    async def look_up(self, query: sa.Executable, values: Mapping[str, object]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
         """The rows of one small query that is asked with every request. Raises DatabaseAwayError.
 
         SQLite's asynchronous driver hands each step of a transaction to another thread and back, which on a busy machine takes many times
@@ -140,7 +140,7 @@ class Database:
             async with self.reading() as connection:
                 return (await connection.execute(query, values)).all()
 
-        def ask() -> Sequence[sa.Row[Any]]:
+        def ask() -> Sequence[sa.Row[*tuple[Any, ...]]]:
             with direct.connect() as connection:
                 return connection.execute(query, values).all()
 

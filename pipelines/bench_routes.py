@@ -61,7 +61,7 @@ def run(home: Path, domain: Domain, reporter: Reporter, rivals: bool = True, dat
     reporter.step("search through HTTP")
     try:
         figures["http"] = bench_routes_served.measure(home, domain.name, reporter)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # no champion, or one without a timetable or without tickets
         figures["http"] = {"not measured": str(error)}
     if rivals:
         reporter.step("rivals")

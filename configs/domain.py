@@ -484,8 +484,9 @@ class Itinerary(Word):
     words: dict[Language, StopWords]
     labels: dict[Name, Label] = {}
     seats_refresh_s: Annotated[float, Field(ge=0.1, le=3_600.0)] = 1.0  # each replica looks for new numbers of free seats so often
-    #: What recommendations do with stops that do not fit beside what the person holds (tickets, a sure yes), and with those that have
-    #: begun. left_out: they are not there; marked: they are, and `notes` name them. A timetable that is over is shown whole.
+    #: What recommendations do with stops that do not fit beside what the person holds (tickets, a sure yes), and what recommendations and
+    #: searches of routes do with those that have begun. left_out: they are not there (a route keeps tickets all the same); marked: they
+    #: are, and `notes` name them. A timetable that is over is shown whole.
     clashing: Literal["left_out", "marked"] = "left_out"
     begun: Literal["left_out", "marked"] = "left_out"
     #: Where orders are sent; none: they are only stored.

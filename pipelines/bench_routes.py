@@ -1,7 +1,8 @@
 """`factotum bench routes`: listing, portraying and searching routes, beside this machine's memcpy, plain Python and today's tools.
 
 On the domain's own timetable where it has one (newest ingest, else the champion's bundle), else on a made one; and on a made day of
-millions of chains, whose masks do not fit into a core's own caches. One core. The rivals live in a virtual environment of the benchmark's
+millions of chains, whose masks do not fit into a core's own caches. One core. Where the domain has a champion, its searches through HTTP
+as well (pipelines/bench_routes_served.py). The rivals live in a virtual environment of the benchmark's
 own (the cache folder of the home directory); where they cannot be installed it says so.
 """
 
@@ -28,7 +29,8 @@ from features.itinerary.objectives import Worth
 from features.itinerary.search import Routes, warm
 from features.itinerary.timetable import Planned, Timetable
 from features.itinerary.wishes import Meal, Objective, Wishes
-from pipelines import routes_rival
+from pipelines import bench_routes_served, routes_rival
+from pipelines.bench_routes_served import P99_MS, RATE
 from pipelines.enumerate_routes import write_part
 from pipelines.steps import Reporter
 
@@ -56,6 +58,11 @@ def run(home: Path, domain: Domain, reporter: Reporter, rivals: bool = True, dat
     figures["bytes_a_chain"] = _on_disk(timetable, largest)
     reporter.step("search")
     figures["search"] = _searches(timetable)
+    reporter.step("search through HTTP")
+    try:
+        figures["http"] = bench_routes_served.measure(home, domain.name, reporter)
+    except (FileNotFoundError, ValueError) as error:  # no champion, or one without a timetable or without tickets
+        figures["http"] = {"not measured": str(error)}
     if rivals:
         reporter.step("rivals")
         figures["rivals"] = _rivals(timetable, days, reporter)
@@ -68,6 +75,8 @@ def table(figures: dict[str, Any]) -> list[str]:
     for row in figures["rows"]:
         said = {True: "reached", False: "not reached", None: ""}[row["reached"]]
         lines.append(f"{row['name']:<66}{row['value']:>14.5g}  {row['unit']:<10}{row['goal']:<10}{said}".rstrip())
+    if "not measured" in figures["http"]:
+        lines.append(f"through HTTP: {figures['http']['not measured']}")
     for name, rival in figures.get("rivals", {}).items():
         lines.append(f"{name}: " + (", ".join(f"{key} {value}" for key, value in rival.items()) if isinstance(rival, dict) else str(rival)))
     return lines
@@ -274,4 +283,11 @@ def _rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
         goal = name.endswith("kernel")
         called = name if name.endswith("count") else f"top {K} of all days, {name}"
         out.append(row(called, taken, "ms", "< 1" if goal else "", taken < 1 if goal else None))
+    http = figures["http"]
+    for name, said in (("nobody", "nobody in particular"), ("persons", "{} persons with tickets")):
+        if name in http:
+            called = f"through HTTP at {RATE:g} a second, {said.format(http['persons'])}"
+            out.append(row(f"{called}: p50", http[name]["p50_ms"], "ms"))
+            good = http[name]["p99_ms"] < P99_MS and not http[name]["failed"]
+            out.append(row(f"{called}: p99", http[name]["p99_ms"], "ms", f"< {P99_MS:g}", good))
     return out

@@ -128,7 +128,7 @@ class Service:
         mail_guard = self.breakers.of("mail", (NotDoneError,))
         mailer = Mailer(self.secrets.smtp, deployment.mail, deployment.public_url, valid_s, self.metrics, mail_guard)
         self.scores = Scores()
-        self.choosing = Choosing(Choices(self.database), self.record)
+        self.choosing = Choosing(Choices(self.database), self.interactions, self._recorded)
         self.ordering = Ordering(self.database, self.domains, self.itineraries.current, mailer.deliver)
         self.relay = Exchange(
             self.database,
@@ -208,8 +208,7 @@ class Service:
     async def recommend(self, ask: Ask) -> Slate:
         """A slate in any case: the recommender's, or what stands in for it, named in `degraded`. What is sold out is not in it, nor what
         has begun or clashes with what the person holds, unless the domain wants that marked only. Raises FilterError, NotReadyError."""
-        await self.itineraries.hear(ask.domain)
-        gone = self.itineraries.gone(ask.domain)
+        gone = await self.gone(ask.domain)
         advice = await self._advised(ask)
         left_out = () if advice is None else advice.left_out
         if gone or left_out:
@@ -262,14 +261,19 @@ class Service:
                 away = True
         return Advice(unfit(current, words, chosen(current, said, has), now_us()), current, words, ask.language, away)
 
-    def similar(self, domain: str, item: int, k: int) -> tuple[SlateItem, ...]:
+    async def gone(self, domain: str) -> frozenset[str]:
+        """Ids of what cannot be had, whichever process of this home said so."""
+        await self.itineraries.hear(domain)
+        return self.itineraries.gone(domain)
+
+    async def similar(self, domain: str, item: int, k: int) -> tuple[SlateItem, ...]:
         """The k available items most like one. Raises IndexError, NotReadyError."""
-        engine, gone = self.standing(domain).engine, self.itineraries.gone(domain)
+        gone, engine = await self.gone(domain), self.standing(domain).engine
         return left(self.cache.get("similar", engine, (item, k + len(gone)), lambda: engine.similar(item, k + len(gone))), gone, k)
 
-    def popular(self, domain: str, k: int) -> tuple[SlateItem, ...]:
+    async def popular(self, domain: str, k: int) -> tuple[SlateItem, ...]:
         """Raises NotReadyError."""
-        engine, gone = self.standing(domain).engine, self.itineraries.gone(domain)
+        gone, engine = await self.gone(domain), self.standing(domain).engine
         return left(self.cache.get("popular", engine, k + len(gone), lambda: engine.popular(k + len(gone))), gone, k)
 
     def prepared(self, domain: str, what: str, make: Callable[[Engine], bytes]) -> bytes:
@@ -282,13 +286,17 @@ class Service:
     async def record(self, domain: str, happened: Sequence[StoredEvent]) -> set[str]:
         """Stores events and folds them in; returns the event_ids that were new. Raises DatabaseAwayError: then none is stored."""
         new = await self.interactions.record_events(domain, happened)
+        self._recorded(domain, new)
+        self.metrics.events_repeated.labels(domain).inc(len(happened) - len(new))
+        return {event.event_id for event in new}
+
+    def _recorded(self, domain: str, new: Sequence[StoredEvent]) -> None:
+        """What follows from events of this replica, once they are committed."""
         if new:
             self.relay.wake()
         self.live.fold(domain, new)
         for event in new:
             self.metrics.events.labels(domain, event.kind).inc()
-        self.metrics.events_repeated.labels(domain).inc(len(happened) - len(new))
-        return {event.event_id for event in new}
 
     async def add_item(self, domain: str, item: StoredItem) -> None:
         """Stores an item (its cells must have been checked) and places it in the engine. Raises DatabaseAwayError."""

@@ -37,6 +37,7 @@ def alternatives(routes: Routes, route: Sequence[int], objective: Objective, k: 
     wishes.
 
     At most k, those that lose least first, then the better ones. Of all others kept, what fills the gap comes from the whole timetable.
+    What of `route` has begun (Wishes.begun) is as if it were bought: it stays, and is paid already.
     Raises ValueError for an unknown row, or k below 1."""
     timetable, given = routes.timetable, tuple(sorted(route))
     if k < 1:
@@ -45,13 +46,16 @@ def alternatives(routes: Routes, route: Sequence[int], objective: Objective, k: 
         raise ValueError(f"a route is made of rows 0 to {len(timetable.stops) - 1}")
     before = figures(timetable, given)
     found: dict[Rows, Alternative] = {}
-    kept = {*routes.wishes.must, *routes.wishes.bought}
+    begun = () if routes.wishes.begun is None else (row for row in given if timetable.starts_at[row] <= routes.wishes.begun)
+    bought = tuple(dict.fromkeys((*routes.wishes.bought, *(timetable.stops[row].id for row in begun))))
+    kept = {*routes.wishes.must, *bought}
     for row in given:
         name = timetable.stops[row].id
         if name in kept:
             continue
         others = tuple(timetable.stops[other].id for other in given if other != row)
-        wishes = replace(routes.wishes, must=(*routes.wishes.must, *others), must_not=(*routes.wishes.must_not, name))
+        must, must_not = (*routes.wishes.must, *others), (*routes.wishes.must_not, name)
+        wishes = replace(routes.wishes, must=must, must_not=must_not, bought=bought)
         there = routes.under(wishes)
         for other in there.best(objective, k).routes:
             after = figures(timetable, other.stops)

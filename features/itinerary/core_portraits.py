@@ -19,7 +19,7 @@ from features.itinerary.preorder import ALONE, DEEPER, SLAB, beginning, step
 
 U16 = NDArray[np.uint16]
 
-#: Name and dtype of each column: counts, minutes, minor units, minutes of the festival day.
+#: Name and dtype of each column: counts, minutes, minor units, minutes of the itinerary's day.
 COLUMNS = (
     ("concerts", np.uint8),
     ("music", np.uint16),

@@ -68,6 +68,10 @@ def narrow(timetable: Timetable, wishes: Wishes, availability: Availability | No
         lacking = ((free >= 0) & (free < wishes.party)) | ~on_sale
         lacking[bought] = False
         drop(lacking & ~timetable.optional, "party")
+    if wishes.begun is not None:
+        begun = timetable.starts_at <= wishes.begun
+        begun[bought] = False
+        drop(begun, "begun")
     if wishes.arrival is not None:
         earliest = np.array([timetable.minute(day, wishes.arrival) for day in range(days)], dtype=np.int64)
         drop(timetable.begins < earliest[timetable.day], "arrival")

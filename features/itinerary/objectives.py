@@ -31,7 +31,7 @@ from features.itinerary.wishes import Objective
 
 #: Weights are whole numbers: so many are one point.
 POINT = 2**20
-#: What the first of two aims outweighs the second by: more than the minutes of any festival.
+#: What the first of two aims outweighs the second by: more than the minutes of any itinerary.
 FIRST_AIM = 2**17
 WALK_COST, WAIT_COST, CHANGE_COST = 2, 1, 5
 RECOMMENDED_POINTS = 0.5

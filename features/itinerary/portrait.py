@@ -26,9 +26,9 @@ from features.itinerary.objectives import (
 )
 from features.itinerary.timetable import IMPASSABLE, Stop, Timetable
 
-#: Composers of the festival who count as the most played; a composer is rare from this rarity on (objectives.rarity).
+#: Composers of the timetable who count as the most played; a composer is rare from this rarity on (objectives.rarity).
 MOST_PLAYED, RARE = 5, 0.8
-#: A route leans to comfort or depth when its two axes stand further apart than this many standard deviations of the festival's routes.
+#: A route leans to comfort or depth when its two axes stand further apart than this many standard deviations of the timetable's routes.
 _LEANS = 1.0
 _SAMPLE, _SEED = 200, 20_220_701
 _DENSE, _CALM = 1.0, 0.7  # concerts an hour
@@ -67,14 +67,14 @@ class Portrait:
     Money: cost = sum of prices; cost_a_concert = cost / concerts of known price; unpriced = concerts without a price.
     Halls: changes = hops to another hall; changes_a_concert = changes / concerts.
     Music: works_a_concert = works listed / concerts; artists_a_concert likewise; a composer's appearance is a concert where he is played:
-    most_played_share = appearances of the festival's five most played / all appearances; rare_share = appearances of composers with
+    most_played_share = appearances of the timetable's five most played / all appearances; rare_share = appearances of composers with
     rarity >= 0.8; family = concerts labelled family or children; recommended = concerts that editors recommend, recommended_artists,
     recommended_works = different ones recommended / different ones. genre_diversity = entropy of the genres of its concerts / log(genres of
-    the festival); composers_balance = entropy of appearances / log(composers), 1 for a single one (nobody outweighs anybody).
+    the timetable); composers_balance = entropy of appearances / log(composers), 1 for a single one (nobody outweighs anybody).
     Axes: comfort = music / (music + 2 walking + waiting + 5 changes); depth = mean of rare_share, recommended_works and
     genre_diversity; comfort_minutes = music - 2 walking - waiting - 5 changes, depth_points = sum of rarity over different composers + half
     a point a recommended concert: what the objectives comfort and depth maximise.
-    zone: "comfort", "depth" or "balance": which axis stands higher, in standard deviations of a fair sample of the festival's routes, by
+    zone: "comfort", "depth" or "balance": which axis stands higher, in standard deviations of a fair sample of the timetable's routes, by
     more than one. cluster: pace (calm below 0.7, dense from 1 concert an hour, else even) and the genre of at least 60% of the concerts,
     or "mixed".
     """
@@ -163,13 +163,13 @@ def _bare(timetable: Timetable, rows: Sequence[int], said: Recommended) -> dict[
     rare = dict(zip(names, rarity(timetable).tolist(), strict=True))
     most_played = set(sorted(names, key=lambda name: (-played[name], name))[:MOST_PLAYED])
     programmes = Counter(stop.programme for stop in concerts if stop.programme is not None)
-    festival_genres = len({stop.genre for stop in timetable.stops if stop.genre is not None and not stop.optional})
+    all_genres = len({stop.genre for stop in timetable.stops if stop.genre is not None and not stop.optional})
     priced = sum(stop.price is not None for stop in concerts)
     cost = sum(stop.price or 0 for stop in stops)
     heard = sum(appearances.values())
     rare_share = _share(sum(times for name, times in appearances.items() if rare[name] >= RARE), heard)
     recommended_works = _share(len(works & said.works), len(works))
-    genre_diversity = _entropy(genres) / math.log(festival_genres) if festival_genres > 1 else 0.0
+    genre_diversity = _entropy(genres) / math.log(all_genres) if all_genres > 1 else 0.0
     pains = WALK_COST * walking + WAIT_COST * waiting + CHANGE_COST * changes
     chosen = sum(stop.id in said.concerts for stop in concerts)
     density = _share(60 * count, whole)

@@ -1,6 +1,6 @@
 """A timetable as routes see it: stops with their minutes, halls, and the way between halls.
 
-Minutes are counted from the beginning of a festival day (06:00 by default, local time), from absolute instants: a concert at half past
+Minutes are counted from the beginning of an itinerary's day (06:00 by default, local time), from absolute instants: a concert at half past
 midnight belongs to the evening before, and a change of the clocks shifts nothing.
 """
 
@@ -51,7 +51,7 @@ class Planned:
 class Stop(Planned):
     """One timed item: a concert, or an off-programme event.
 
-    day: index into Timetable.days; begins, ends: minutes from the beginning of its festival day. Arrival at exactly `begins` is in time."""
+    day: index into Timetable.days; begins, ends: minutes from the beginning of that day. Arrival at exactly `begins` is in time."""
 
     day: int = 0
     begins: int = 0
@@ -88,12 +88,12 @@ class Timetable:
         planned: Sequence[Planned],
         days: Sequence[str] = (),
     ) -> Timetable:
-        """From absolute instants. `days`: ISO dates that are festival days even if nothing takes place on them.
+        """From absolute instants. `days`: ISO dates that are days of it even if nothing takes place on them.
 
         Raises ValueError that names what is wrong and what is allowed."""
         place = _zone(zone)
         if not 0 <= day_begins < 1_440:
-            raise ValueError(f"a festival day begins at minute {day_begins} after midnight: 0 to 1439 is allowed")
+            raise ValueError(f"an itinerary's day begins at minute {day_begins} after midnight: 0 to 1439 is allowed")
         _check_halls(halls, seats, walk)
         seen: set[str] = set()
         dates = {date.fromisoformat(day) for day in days}
@@ -113,7 +113,7 @@ class Timetable:
             longest = (_instant(day + timedelta(days=1), day_begins, place) - begins_at[day]) // MINUTE_US
             if begins + stop.minutes > longest:
                 clock = f"{day_begins // 60:02}:{day_begins % 60:02}"
-                raise ValueError(f"stop {stop.id!r} of {day} ends after the next festival day has begun ({clock}): choose another hour")
+                raise ValueError(f"stop {stop.id!r} of {day} ends after the itinerary's next day has begun ({clock}): choose another hour")
             fields = {name: getattr(stop, name) for name in Planned.__dataclass_fields__}
             stops.append(Stop(**fields, day=index[day], begins=int(begins), ends=int(begins + stop.minutes)))
         stops.sort(key=lambda stop: (stop.day, stop.begins, stop.id))
@@ -131,13 +131,18 @@ class Timetable:
 
     @cached_property
     def begins(self) -> NDArray[np.int32]:
-        """(stops,) int32 minutes of the festival day."""
+        """(stops,) int32 minutes of the itinerary's day."""
         return np.array([stop.begins for stop in self.stops], dtype=np.int32)
 
     @cached_property
     def ends(self) -> NDArray[np.int32]:
-        """(stops,) int32 minutes of the festival day."""
+        """(stops,) int32 minutes of the itinerary's day."""
         return np.array([stop.ends for stop in self.stops], dtype=np.int32)
+
+    @cached_property
+    def starts_at(self) -> NDArray[np.int64]:
+        """(stops,) int64 microseconds UTC."""
+        return np.array([stop.starts_at for stop in self.stops], dtype=np.int64)
 
     @cached_property
     def hall(self) -> NDArray[np.int32]:
@@ -160,12 +165,16 @@ class Timetable:
         return {stop.id: row for row, stop in enumerate(self.stops)}
 
     def minute(self, day: int, clock: int) -> int:
-        """Minutes of festival day `day` at the local clock time `clock` (minutes after midnight, 0 to 1439). Times before the day's
+        """Minutes of the day `day` at the local clock time `clock` (minutes after midnight, 0 to 1439). Times before the day's
         beginning are those of the night after it; of a time that there is twice the first, of one that there is not the moment after."""
         place = _zone(self.zone)
         on = date.fromisoformat(self.days[day])
         later = on + timedelta(days=1) if clock < self.day_begins else on
         return int((_instant(later, clock, place) - _instant(on, self.day_begins, place)) // MINUTE_US)
+
+    def over(self, now: int) -> bool:
+        """Whether everything has begun at an instant (microseconds UTC). False of a timetable without stops."""
+        return bool(self.stops) and now >= int(self.starts_at.max())
 
     def clock(self, instant: int) -> str:
         """Local time of an instant (microseconds UTC) as HH:MM."""

@@ -55,9 +55,10 @@ class Wishes:
     person over all days; an unknown price counts as nothing. walking_*, waiting_*: minutes at most, per day and per hop (the way from a
     stop to the next; waiting is the gap less the walk). fewest, most: concerts on each day that has any. party: so many seats must be free
     (unknown counts as free) and the concert on sale; None = seats are not looked at. arrival: nothing that begins before this local
-    clock time; leaving: nothing that ends after it (minutes after midnight; times before the festival day's beginning are those of
+    clock time; leaving: nothing that ends after it (minutes after midnight; times before the itinerary's day begins are those of
     the night). buffer: minutes to spare at every hop. longest_gap: minutes between end and next begin at most. maximal: only
-    chains of a day into which no concert that these wishes allow fits any more. optional: off-programme stops may be visited.
+    chains of a day into which no concert that these wishes allow fits any more. optional: off-programme stops may be visited. begun: an
+    instant (microseconds UTC); nothing that begins then or earlier, but for what is bought: who has a ticket may be sitting in it.
     """
 
     days: tuple[str, ...] | None = None
@@ -87,6 +88,7 @@ class Wishes:
     longest_gap: int | None = None
     maximal: bool = False
     optional: bool = False
+    begun: int | None = None
 
     def check(self, timetable: Timetable) -> None:
         """Raises ValueError that names the value, where it stands and what is allowed (of names the nearest)."""
@@ -96,6 +98,8 @@ class Wishes:
             _whole(name, getattr(self, name), 1)
         for name in ("arrival", "leaving"):
             _clock(name, getattr(self, name))
+        if self.begun is not None and not 0 <= self.begun < 2**62:
+            raise ValueError(f"begun is {self.begun!r}: microseconds since 1970, UTC, are allowed")
         if self.fewest is not None and self.most is not None and self.fewest > self.most:
             raise ValueError(f"fewest is {self.fewest} and most is {self.most}: fewest may not be more than most")
         if self.meal is not None:

@@ -62,10 +62,9 @@ def _popular(service: Service, domain: Domain, call: Call) -> Endpoint:
                 {"domain": domain.name, "model_version": engine.version, "mode": "popular", "items": orjson.Fragment(listed)}
             )
 
-        await service.itineraries.hear(domain.name)
-        if service.itineraries.gone(domain.name):  # what is sold out changes more often than bytes that are worth keeping
+        if await service.gone(domain.name):  # what is sold out changes more often than bytes that are worth keeping
             standing = service.standing(domain.name)
-            listed = answers.items(service.popular(domain.name, call.k), call.echo)
+            listed = answers.items(await service.popular(domain.name, call.k), call.echo)
             said = {"domain": domain.name, "model_version": standing.version, "mode": "popular", "items": orjson.Fragment(listed)}
             return answers.json(said)
         return answers.raw(service.prepared(domain.name, what, write))
@@ -87,8 +86,7 @@ def _similar(service: Service, domain: Domain, call: Call) -> Endpoint:
             raise Problem(
                 404, "unknown-item", f"no such {domain.items.noun}", [Fault(key, f"unknown {domain.items.noun}", answers.as_number(item))]
             )
-        await service.itineraries.hear(domain.name)
-        found = service.similar(domain.name, row, k)
+        found = await service.similar(domain.name, row, k)
         mode = found[0].sources[0] if found else "similar"
         slate = Slate(secrets.token_hex(16), domain.name, engine.version, "default", mode, found)
         return answered(service, slate, None, _written(key, item, k), echo=call.echo, also={key: answers.as_number(item)})

@@ -65,8 +65,7 @@ def router(service: Service) -> APIRouter:
         check_k(words, asked.k, "k")
         engine = service.standing(domain).engine
         row = _row(words, engine.catalogue, item_id)
-        await service.itineraries.hear(domain)
-        listed = answers.items(service.similar(domain, row, asked.k or words.serving.k))
+        listed = answers.items(await service.similar(domain, row, asked.k or words.serving.k))
         return answers.json({"domain": domain, "model_version": engine.version, "item_id": item_id, "items": orjson.Fragment(listed)})
 
     @routes.post(

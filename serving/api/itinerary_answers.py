@@ -124,7 +124,7 @@ class SearchAnswer(BaseModel):
     """`total`: routes that fulfil all wishes, digits (it may be beyond 2^64). `exact`: these are the best, in
     order; false: the best may be better than the first shown by at most `within` (null: not known; 0: the first is the best, and the rest
     were chosen to differ). `clash`: stops that no route can have all of, though without any one of them there are some. `binding`: which
-    wish, left out, gives routes. `concerts`: every stop of these routes, by id."""
+    wish, left out, gives routes (`begun`: that what has begun is left out). `concerts`: every stop of these routes, by id."""
 
     domain: str
     timetable: str

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -36,7 +36,7 @@ from serving.itinerary.current import Current
 from serving.itinerary.endorsing import endorsement
 from serving.itinerary.fitting import AWAY
 from serving.itinerary.scores import FAVOURITE, stop_popularity
-from serving.itinerary.searching import Asked, Outcome, join, others, search, worth_of
+from serving.itinerary.searching import Asked, Others, Outcome, join, others, search, worth_of
 from serving.itinerary.showing import route_document, stop_document, stop_json, whole_route
 from serving.itinerary.telling import why
 from serving.resilience import DATABASE
@@ -47,7 +47,6 @@ from serving.storage.seats import UNKNOWN
 
 _PLACE = re.compile(r"([a-z_]+(?:\.[a-z_]+)?)[: ]")
 _OUTSIDE = ("k", "objective")
-_P = ParamSpec("_P")
 _Made = TypeVar("_Made")
 
 
@@ -77,15 +76,17 @@ def router(service: Service, domain: Domain) -> APIRouter:
         openapi_extra=documents.takes("RoutesBody"),
     )
     async def find(request: Request) -> Response:
-        """How many routes fulfil the wishes, exactly, and the best of them for this person."""
+        """How many routes fulfil the wishes, exactly, and the best of them for this person. What has begun is in none of them but for
+        tickets, unless the domain wants that marked only, or all is over."""
         body = await read(request, RoutesBody)
         current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
         whom = await about(service, request, domain, current, body.user_id, body.personal)
         objective, said, notes = asked_for(current, domain, body, whom)
-        joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
+        now = now_us()
+        joined = join(current, words, wishes(said, words.buffer_minutes), whom.chosens, now, body.language)
         asked = Asked(objective, joined.wishes, body.k, body.diversity, body.sample, body.seed or 0)
-        worth = await worth_for(service, standing, current, whom)
-        outcome = await found(service, current, worth, asked, permits.remaining_s(request, longest_s))
+        making = worth_for(service, standing, current, whom, now)
+        worth, outcome = await found(service, current, making, asked, permits.remaining_s(request, longest_s))
         late = (*whom.degraded, *(("routes",) if outcome.late else ()))
         for part in late:
             degraded.note(part)
@@ -94,8 +95,9 @@ def router(service: Service, domain: Domain) -> APIRouter:
             route_document(current, rows, value, why(current, rows, whom.chosens, scores, whom.state is not None, body.language))
             for rows, value in outcome.routes
         ]
-        told = [*whom.notes, *notes, *joined.notes, *([outcome.why] if outcome.why else [])]
         named = sorted({row for rows, _ in outcome.routes for row in rows})
+        shown = [current.timetable.stops[row].id for row in named]
+        told = [*whom.notes, *notes, *joined.told(shown), *([outcome.why] if outcome.why else [])]
         concerts = {current.timetable.stops[row].id: stop_json(current, words, row) for row in named}
         said_of_all = answered(outcome, objective, late, told)
         return answers.json(_headed(domain, current) | said_of_all | {"routes": listed, "concerts": concerts})
@@ -148,18 +150,25 @@ def router(service: Service, domain: Domain) -> APIRouter:
     )
     async def instead(route_id: str, request: Request) -> Response:
         """What could be taken in place of one of a route's concerts, with what is gained and lost. Without wishes: on the route's own days,
-        with no more concerts a day than it has."""
+        with no more concerts a day than it has. What of the route has begun stays, and nothing else that has comes in."""
         body = await read(request, AlternativesBody)
         current, standing = service.itineraries.current(domain.name), service.standing(domain.name)
         rows = known_route(current, route_id)
         whom = await about(service, request, domain, current, body.user_id, body.personal)
         said = _alike(current, rows) if body.wishes is None else body.wishes
         objective = body.objective or Objective.SCORE
-        joined = join(current, wishes(said, words.buffer_minutes), whom.chosens, body.language)
-        worth = await worth_for(service, standing, current, whom)
+        now = now_us()
+        joined = join(current, words, wishes(said, words.buffer_minutes), whom.chosens, now, body.language)
+        making = worth_for(service, standing, current, whom, now)
         asked = Asked(objective, joined.wishes, body.k)
-        made = await _bounded(service, permits.remaining_s(request, longest_s), others, current, worth, asked, rows)
-        told = [*whom.notes, *joined.notes]
+
+        def act() -> Others:
+            worth = making()
+            return _understood(lambda: others(current, worth, asked, rows))
+
+        made = await _bounded(service, permits.remaining_s(request, longest_s), act)
+        shown = {current.timetable.stops[row].id for row in {*rows, *(row for one in made.routes for row in one.stops)}}
+        told = [*whom.notes, *joined.told(shown)]
         for part in whom.degraded:
             degraded.note(part)
         listed = [_alternative(current, words, one, made.value) for one in made.routes]
@@ -209,16 +218,19 @@ def asked_for(current: Current, domain: Domain, body: Any, whom: Whom) -> tuple[
     return body.objective or Objective.SCORE, body.wishes or WishesBody(), ()
 
 
-async def worth_for(service: Service, standing: Standing, current: Current, whom: Whom) -> Worth:
-    """What the stops are worth to a person, by the engine that also answers recommendations."""
+def worth_for(service: Service, standing: Standing, current: Current, whom: Whom, now: int) -> Callable[[], Worth]:
+    """What says what the stops are worth to a person, by the engine that also answers recommendations: for the thread that searches, since
+    the engine takes milliseconds where nothing is kept. `now`: microseconds UTC."""
     engine, timetable = standing.engine, current.timetable
-    now = now_us()
-    scores = service.scores.kept(engine, whom.user, whom.state, now, timetable)
-    if scores is None:
-        scores = await asyncio.to_thread(service.scores.make, engine, whom.user, whom.state, now, timetable)
+    kept = service.scores.kept(engine, whom.user, whom.state, now, timetable)
     popular = service.cache.get("popularity", engine, timetable.version, lambda: stop_popularity(engine, timetable))
     favourites = [timetable.rows[name] for name in sorted(whom.chosens.favourites)]
-    return worth_of(scores, popular, favourites, FAVOURITE)
+
+    def make() -> Worth:
+        scores = service.scores.make(engine, whom.user, whom.state, now, timetable) if kept is None else kept
+        return worth_of(scores, popular, favourites, FAVOURITE)
+
+    return make
 
 
 def _scores(worth: Worth) -> list[float]:
@@ -227,13 +239,26 @@ def _scores(worth: Worth) -> list[float]:
     return [float(score) for score in worth.score]
 
 
-async def found(service: Service, current: Current, worth: Worth, asked: Asked, limit_s: float) -> Outcome:
+async def found(service: Service, current: Current, making: Callable[[], Worth], asked: Asked, limit_s: float) -> tuple[Worth, Outcome]:
     """Raises Problem: 422 for wishes that the timetable cannot understand, 503 where the answer takes too long."""
-    return await _bounded(service, limit_s, search, current, worth, asked, min(DEADLINE_S, limit_s))
+
+    def act() -> tuple[Worth, Outcome]:
+        worth = making()
+        return worth, _understood(lambda: search(current, worth, asked, min(DEADLINE_S, limit_s)))
+
+    return await _bounded(service, limit_s, act)
 
 
-async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *args: _P.args, **words: _P.kwargs) -> _Made:
-    """In a thread of its own, for at most so long. Raises Problem 422, 503."""
+def _understood(act: Callable[[], _Made]) -> _Made:
+    """Raises Problem 422 for what the kernel refuses."""
+    try:
+        return act()
+    except ValueError as error:
+        raise refused(error) from None
+
+
+async def _bounded(service: Service, limit_s: float, act: Callable[[], _Made]) -> _Made:
+    """In a thread of its own, for at most so long. Raises Problem 503, and what `act` does."""
     try:
         async with asyncio.timeout(limit_s):
             await service.itineraries.warmed()
@@ -241,12 +266,10 @@ async def _bounded(service: Service, limit_s: float, act: Callable[_P, _Made], *
         raise Problem(503, "not-ready", f"{COMPILING}; try again", headers={"Retry-After": "5"}) from None
     try:
         async with asyncio.timeout(limit_s):
-            return await asyncio.to_thread(act, *args, **words)
+            return await asyncio.to_thread(act)
     except TimeoutError:
         detail = "these wishes together take too long; name fewer days, or do without the limits over all days"
         raise Problem(503, "too-hard", detail, headers={"Retry-After": "5"}) from None
-    except ValueError as error:
-        raise refused(error) from None
 
 
 def refused(error: ValueError) -> Problem:

@@ -1,14 +1,17 @@
 """What people say of stops: kept as said, and told to the engine as events of the domain's own kinds, so that scores follow.
 
 bought is told as the kind that means owned, favourite and yes as one that means liked, no as one that means disliked; where the YAML has
-no such kind, the engine learns nothing of it. What is taken back is told as undo.
+no such kind, the engine learns nothing of it. What is taken back is told as undo. Both are written in one transaction: a gateway that is
+killed leaves no choice of which the engine never hears.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from configs.domain import Domain
 from features.itinerary.chains import clashing
@@ -16,11 +19,12 @@ from features.state import Means, UserState
 from serving.itinerary.current import Current
 from serving.storage.choices import Choice, Choices, Chosen, Said
 from serving.storage.database import now_us
+from serving.storage.interactions import Interactions
 from serving.storage.tables import StoredEvent
 
 _MEANING = {"bought": "owned", "favourite": "liked", "yes": "liked", "no": "disliked"}
 
-Record = Callable[[str, Sequence[StoredEvent]], Awaitable[set[str]]]
+Recorded = Callable[[str, Sequence[StoredEvent]], None]
 
 
 @dataclass(frozen=True)
@@ -35,34 +39,44 @@ class Chosens:
 
 
 class Choosing:
-    """`record`: stores events and folds them in (serving/service.py). Each call raises DatabaseAwayError."""
+    """`recorded`: what follows from events, once they are committed (serving/service.py). Each call raises DatabaseAwayError."""
 
-    def __init__(self, stored: Choices, record: Record) -> None:
-        self.stored, self._record = stored, record
+    def __init__(self, stored: Choices, interactions: Interactions, recorded: Recorded) -> None:
+        self.stored, self._interactions, self._recorded = stored, interactions, recorded
 
     async def add(
         self, domain: Domain, user: str, choice: Choice, of: Chosen, targets: Sequence[str], times: Mapping[str, int] | None = None
     ) -> list[str]:
         """The targets that are new. `times`: when a stop was bought, microseconds UTC (left out: now). Raises TooManyError."""
-        new = await self.stored.add(domain.name, user, choice, of, targets)
         kind = _kind(domain, _MEANING[choice])
-        if of == "stop" and kind is not None and new:
+        written: list[StoredEvent] = []
+
+        async def tell(connection: AsyncConnection, new: list[str]) -> None:
             now = now_us()
-            await self._record(domain.name, [_event(user, target, kind, (times or {}).get(target, now)) for target in new])
+            events = [_event(user, target, kind or "", (times or {}).get(target, now)) for target in new]
+            written.extend(await self._interactions.write(connection, domain.name, events))
+
+        told = of == "stop" and kind is not None
+        new = await self.stored.add(domain.name, user, choice, of, targets, tell if told else None)
+        self._recorded(domain.name, written)
         return new
 
     async def remove(self, domain: Domain, user: str, choice: Choice, of: Chosen, target: str) -> bool:
         """False where there was none."""
-        removed = await self.stored.remove(domain.name, user, choice, of, target)
-        undo, told = _kind(domain, "undo"), _kind(domain, _MEANING[choice])
-        if removed and of == "stop" and undo is not None and told is not None:
+        undo = _kind(domain, "undo")
+        written: list[StoredEvent] = []
+
+        async def tell(connection: AsyncConnection, left: list[str]) -> None:
             # an undo takes back the latest word on the item: all are taken back, and those that still hold are said again
-            left = [said.choice for said in await self.stored.of(domain.name, user) if (said.of, said.target) == ("stop", target)]
             kinds = [kind for name in left if (kind := _kind(domain, _MEANING[name])) is not None]
             now = now_us()
-            events = [_event(user, target, undo, now + place) for place in range(len(kinds) + 1)]
+            events = [_event(user, target, undo or "", now + place) for place in range(len(kinds) + 1)]
             events += [_event(user, target, kind, now + len(events) + place) for place, kind in enumerate(kinds)]
-            await self._record(domain.name, events)
+            written.extend(await self._interactions.write(connection, domain.name, events))
+
+        told = of == "stop" and undo is not None and _kind(domain, _MEANING[choice]) is not None
+        removed = await self.stored.remove(domain.name, user, choice, of, target, tell if told else None)
+        self._recorded(domain.name, written)
         return removed
 
 

@@ -1,9 +1,9 @@
-"""Which stops are no use to recommend to somebody: those that do not fit beside what they hold, and those that have begun. Pure."""
+"""Which stops are no use to somebody: those that do not fit beside what they hold, and those that have begun. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,10 +64,10 @@ class Advice:
         return (*clashing, *(self.unfit.begun if self.words.begun == "left_out" else ()))
 
     def notes(self, shown: Collection[str]) -> tuple[str, ...]:
-        """What the person is told. `shown`: ids of the answer, of which alone a mark is told."""
+        """What the person is told. `shown`: ids of the answer; of these a mark is told, and none of them was left out."""
         said = []
         for what, stops, wanted in (("clashing", self.unfit.clashing, self.words.clashing), ("begun", self.unfit.begun, self.words.begun)):
-            about = stops if wanted == "left_out" else tuple(stop for stop in stops if stop in shown)
+            about = tuple(stop for stop in stops if (stop in shown) == (wanted == "marked"))
             if about:
                 named = _named(self.current, self.words, about, self.language)
                 said.append(_SAID[f"{what} {wanted}"][self.language].format(stops=named))
@@ -79,18 +79,26 @@ class Advice:
 def unfit(current: Current, words: Itinerary, person: Chosens, now: int) -> Unfit:
     """`now`: microseconds UTC. What cannot be had, what the person holds and what they do not want is in neither list."""
     timetable = current.timetable
-    begun = np.array([stop.starts_at <= now for stop in timetable.stops], dtype=np.bool_)
-    over = bool(begun.all())
     held = holds(timetable, person)
-    fits = fitting(timetable, held, words.buffer_minutes)
-    apart = current.gone | person.bought | person.no | {timetable.stops[row].id for row in held}
-    of_use = [row for row, stop in enumerate(timetable.stops) if not stop.optional and stop.id not in apart]
-    ids = [stop.id for stop in timetable.stops]
-    return Unfit(
-        clashing=tuple(ids[row] for row in of_use if held and not fits[row] and (over or not begun[row])),
-        begun=() if over else tuple(ids[row] for row in of_use if begun[row]),
-        over=over,
-    )
+    passed = begun(current, person, now, held)
+    if not held:
+        return passed
+    closed = ~fitting(timetable, held, words.buffer_minutes) & (passed.over | (timetable.starts_at > now))
+    return replace(passed, clashing=_of_use(current, person, held, np.flatnonzero(closed)))
+
+
+def begun(current: Current, person: Chosens, now: int, held: Collection[int] = ()) -> Unfit:
+    """What of it only has to do with the clock. `held`: rows of which nothing has to be said."""
+    if current.timetable.over(now):
+        return Unfit(over=True)
+    return Unfit(begun=_of_use(current, person, held, np.flatnonzero(current.timetable.starts_at <= now)))
+
+
+def _of_use(current: Current, person: Chosens, held: Collection[int], rows: Iterable[int]) -> tuple[str, ...]:
+    """Ids of those that could be offered but for the reason that they are looked at."""
+    stops = current.timetable.stops
+    apart = current.gone | person.bought | person.no
+    return tuple(stops[row].id for row in rows if not stops[row].optional and stops[row].id not in apart and row not in held)
 
 
 def holds(timetable: Timetable, person: Chosens) -> list[int]:

@@ -25,11 +25,20 @@ _FRESH_US = 60_000_000  # a score is as of a moment; it changes slowly
 _MOST = 2_000  # people whose scores are kept
 
 
-def stop_scores(engine: Engine, state: UserState, now: int, timetable: Timetable, user: str | None = None) -> NDArray[np.float64]:
+def places(engine: Engine, timetable: Timetable) -> NDArray[np.int64]:
+    """(stops,) int64 row of each in the engine's catalogue, -1 for what is not in it (events beside the programme)."""
+    rows = (engine.catalogue.row(stop.id) for stop in timetable.stops)
+    return np.array([-1 if row is None else row for row in rows], dtype=np.int64)
+
+
+def stop_scores(
+    engine: Engine, state: UserState, now: int, timetable: Timetable, user: str | None = None, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
     """(stops,) float64 in [0, 1]. 1 for what the person has bought (it needs no recommendation), 0 for what they refused, for what is not
-    in the catalogue (events beside the programme), and for what cannot be had. `now`: microseconds UTC."""
+    in the catalogue, and for what cannot be had. `now`: microseconds UTC; `rows`: their `places`, where somebody has them."""
     scores = engine.scores(Question(state, len(engine.catalogue), now, user=user))
-    rows = np.array([row if (row := engine.catalogue.row(stop.id)) is not None else -1 for stop in timetable.stops], dtype=np.int64)
+    if rows is None:
+        rows = places(engine, timetable)
     worth = np.where(rows >= 0, scores[rows], np.nan)
     known, out = np.isfinite(worth), on_scale(worth)
     bought = np.isin(rows, state.positives) & np.isin(rows, state.excluded) & ~known
@@ -50,8 +59,8 @@ def on_scale(worth: NDArray[np.float64]) -> NDArray[np.float64]:
 def stop_popularity(engine: Engine, timetable: Timetable) -> NDArray[np.float64]:
     """(stops,) float64 in [0, 1]: how many people took each, by the most taken."""
     takers = engine.bundle.statistics.for_items(len(engine.catalogue)).takers.astype(np.float64)
-    rows = [engine.catalogue.row(stop.id) for stop in timetable.stops]
-    found = np.array([0.0 if row is None else takers[row] for row in rows])
+    rows = places(engine, timetable)
+    found = np.where(rows >= 0, takers[rows], 0.0)
     return found / max(1.0, float(found.max(initial=0.0)))
 
 
@@ -62,6 +71,7 @@ class Scores:
     def __init__(self) -> None:
         self._kept: OrderedDict[str | None, _Kept] = OrderedDict()
         self._changing = threading.Lock()
+        self._places: tuple[Engine, str, NDArray[np.int64]] | None = None  # of the engine and the timetable that were asked about last
 
     def kept(self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable) -> NDArray[np.float64] | None:
         """None where there are none that are still good."""
@@ -72,7 +82,10 @@ class Scores:
     def make(self, engine: Engine, user: str | None, state: UserState | None, now: int, timetable: Timetable) -> NDArray[np.float64]:
         """Asks the engine: milliseconds."""
         name = None if state is None else user
-        made = stop_scores(engine, UserState.empty(engine.kinds) if state is None else state, now, timetable, name)
+        known = self._places
+        if known is None or known[0] is not engine or known[1] != timetable.version:
+            known = self._places = (engine, timetable.version, places(engine, timetable))
+        made = stop_scores(engine, UserState.empty(engine.kinds) if state is None else state, now, timetable, name, known[2])
         made.flags.writeable = False
         with self._changing:
             self._kept[name] = _Kept(engine, _did(state), timetable.version, now, made)

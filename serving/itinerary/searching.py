@@ -6,13 +6,13 @@ Pure: no clock but the deadline's, no storage. Everything in here may run in a t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.domain import Language
+from configs.domain import Itinerary, Language
 from features.itinerary.alternatives import Alternative, alternatives, different
 from features.itinerary.objectives import Worth
 from features.itinerary.routes import broken_hop
@@ -20,6 +20,7 @@ from features.itinerary.search import DEADLINE_S, Routes, Rows
 from features.itinerary.wishes import Objective, Wishes
 from serving.itinerary.choosing import Chosens
 from serving.itinerary.current import Current
+from serving.itinerary.fitting import Advice, begun
 from serving.itinerary.fitting import kept as usable
 
 _LEFT_OUT: dict[str, dict[Language, str]] = {
@@ -28,8 +29,8 @@ _LEFT_OUT: dict[str, dict[Language, str]] = {
         "ru": "билеты, которые пересекаются с другими (куплены на нескольких?), не учтены: {stops}",
     },
     "yes": {
-        "en": "of what you surely want, this could not be counted in, because it clashes or cannot be had: {stops}",
-        "ru": "из того, что вы точно хотите, не удалось учесть (пересекается или недоступно): {stops}",
+        "en": "of what you surely want, this could not be counted in, because it clashes, has begun or cannot be had: {stops}",
+        "ru": "из того, что вы точно хотите, не удалось учесть (пересекается, уже началось или недоступно): {stops}",
     },
     "counted": {
         "en": "counted in: {bought} of your tickets, {yes} you surely want, {no} you do not want",
@@ -69,16 +70,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Joined:
-    """Wishes with what the person said, and what has to be told of it."""
+    """Wishes with what the person said and what the hour says, and what has to be told of it."""
 
     wishes: Wishes
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...]
+    advice: Advice
+
+    def told(self, shown: Collection[str]) -> tuple[str, ...]:
+        """The notes of an answer that shows these stops."""
+        return (*self.notes, *self.advice.notes(shown))
 
 
-def join(current: Current, wishes: Wishes, person: Chosens, language: Language) -> Joined:
-    """What the question itself says wins: a stop that it does not want is not kept, and one that it wants is not left out."""
+def join(current: Current, words: Itinerary, wishes: Wishes, person: Chosens, now: int, language: Language) -> Joined:
+    """What the question itself says wins: a stop that it does not want is not kept, and one that it wants is not left out. `now`:
+    microseconds UTC; what has begun by then is left out where the domain wants that and the timetable is not over, but for tickets."""
     timetable = current.timetable
     days = set(timetable.days if wishes.days is None else wishes.days)
+    late = words.begun == "left_out" and not timetable.over(now)
 
     def here(names: frozenset[str]) -> list[int]:
         rows = (timetable.rows[name] for name in names if name not in wishes.must_not)
@@ -94,6 +102,7 @@ def join(current: Current, wishes: Wishes, person: Chosens, language: Language) 
         if row in required:
             continue
         to_be_had = current.to_be_had(row, wishes.party) if wishes.party is not None else True
+        to_be_had = to_be_had and not (late and timetable.stops[row].starts_at <= now)
         if to_be_had and broken_hop(timetable, tuple(sorted([*required, *wanted, row]))) is None:
             wanted.append(row)
         else:
@@ -114,8 +123,11 @@ def join(current: Current, wishes: Wishes, person: Chosens, language: Language) 
         bought=(*(ids[row] for row in kept), *unknown),
         must=tuple(dict.fromkeys((*wishes.must, *(ids[row] for row in wanted)))),
         must_not=tuple(dict.fromkeys((*wishes.must_not, *no))),
+        begun=now if late else None,
     )
-    return Joined(joined, tuple(notes))
+    passed = begun(current, person, now, {*kept, *refused})
+    here_begun = tuple(name for name in passed.begun if timetable.days[timetable.stops[timetable.rows[name]].day] in days)
+    return Joined(joined, tuple(notes), Advice(replace(passed, begun=here_begun), current, words, language))
 
 
 def _named(current: Current, rows: Sequence[int]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.storage.database import Database, now_us
 
@@ -33,6 +34,11 @@ class Said:
     chosen_at: int
 
 
+#: What else is written in the transaction of a change. Names: the targets that are new; of what was taken back the choices that the person
+#: still has of the target.
+Tell = Callable[[AsyncConnection, list[str]], Awaitable[None]]
+
+
 class Choices:
     """Each call raises DatabaseAwayError."""
 
@@ -51,8 +57,7 @@ class Choices:
 
     async def told(self, domain: str, user: str) -> tuple[list[Said], str | None]:
         """What `of` and `answers` say, by one query that is made once: a search asks for both, many times a second."""
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(self._told, {"in_domain": domain, "of_user": user})).all()
+        rows = await self._database.look_up(self._told, {"in_domain": domain, "of_user": user})
         said = [Said(*row) for row in rows if row[0] != _ANSWERS]
         said.sort(key=lambda one: (one.chosen_at, one.choice, one.target))
         return said, next((row[2] for row in rows if row[0] == _ANSWERS), None)
@@ -67,7 +72,7 @@ class Choices:
             said.where(choices.domain == domain, choices.user == user), answered.where(answers.domain == domain, answers.user == user)
         )
 
-    async def add(self, domain: str, user: str, choice: Choice, of: Chosen, targets: Sequence[str]) -> list[str]:
+    async def add(self, domain: str, user: str, choice: Choice, of: Chosen, targets: Sequence[str], tell: Tell | None = None) -> list[str]:
         """The targets that are new. "yes" takes back a "no" of the same target, and the other way round. Raises TooManyError: then none
         was written."""
         columns = self._choices.c
@@ -87,14 +92,21 @@ class Choices:
             count = int(await connection.scalar(sa.select(sa.func.count()).select_from(self._choices).where(mine)) or 0)
             if count > MOST:
                 raise TooManyError(f"at most {MOST} choices of a person; these would make {count}")
-        return [target for target in once if target in new]
+            added = [target for target in once if target in new]
+            if tell is not None and added:
+                await tell(connection, added)
+        return added
 
-    async def remove(self, domain: str, user: str, choice: Choice, of: Chosen, target: str) -> bool:
+    async def remove(self, domain: str, user: str, choice: Choice, of: Chosen, target: str, tell: Tell | None = None) -> bool:
         """False where there was none."""
         columns = self._choices.c
-        which = (columns.domain == domain, columns.user == user, columns.choice == choice, columns.of == of, columns.target == target)
+        which = (columns.domain == domain, columns.user == user, columns.of == of, columns.target == target)
         async with self._database.writing() as connection:
-            return (await connection.execute(sa.delete(self._choices).where(*which))).rowcount == 1
+            removed = (await connection.execute(sa.delete(self._choices).where(*which, columns.choice == choice))).rowcount == 1
+            if tell is not None and removed:
+                left = sa.select(columns.choice).where(*which).order_by(columns.chosen_at, columns.choice)
+                await tell(connection, list((await connection.execute(left)).scalars()))
+        return removed
 
     # ------------------------------------------------------------ the questionnaire
 

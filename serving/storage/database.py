@@ -11,7 +11,8 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,8 @@ class Database:
         self.lite = self._url.get_backend_name() == "sqlite"
         self.tables: Tables = SQLITE if self.lite else POSTGRESQL
         self._engine: AsyncEngine = self._connect()
+        self._direct: sa.Engine | None = None if self.path is None else self._connect_directly()
+        self._reader: ThreadPoolExecutor | None = None
 
     def _connect(self, limited: bool = True) -> AsyncEngine:
         if not self.lite:
@@ -107,6 +110,10 @@ class Database:
 
         return engine
 
+    def _connect_directly(self) -> sa.Engine:
+        """Without the asynchronous driver: for `look_up`."""
+        return sa.create_engine(self._url.set(drivername="sqlite"), hide_parameters=True, connect_args={"timeout": self._wait_s})
+
     @property
     def path(self) -> Path | None:
         """SQLite's file."""
@@ -117,6 +124,30 @@ class Database:
             self._upgrading.cancel()
             await asyncio.gather(self._upgrading, return_exceptions=True)
         await self._engine.dispose()
+        if self._reader is not None:
+            self._reader.shutdown(wait=False)
+            self._reader = None
+        if self._direct is not None:
+            self._direct.dispose()
+
+    async def look_up(self, query: sa.Executable, values: Mapping[str, object]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+        """The rows of one small query that is asked with every request. Raises DatabaseAwayError.
+
+        SQLite's asynchronous driver hands each step of a transaction to another thread and back, which on a busy machine takes many times
+        what the query does; here one thread does all of it."""
+        direct = self._direct
+        if direct is None:
+            async with self.reading() as connection:
+                return (await connection.execute(query, values)).all()
+
+        def ask() -> Sequence[sa.Row[*tuple[Any, ...]]]:
+            with direct.connect() as connection:
+                return connection.execute(query, values).all()
+
+        async with self.guard(), self._judged():
+            if self._reader is None:
+                self._reader = ThreadPoolExecutor(2, "look-up")
+            return await asyncio.get_running_loop().run_in_executor(self._reader, ask)
 
     @asynccontextmanager
     async def reading(self, limit_s: float | None = None) -> AsyncIterator[AsyncConnection]:
@@ -126,12 +157,17 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, limit_s: float | None = None) -> AsyncIterator[AsyncConnection]:
+        async with self._judged(limit_s), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _judged(self, limit_s: float | None = None) -> AsyncIterator[None]:
+        """The tables are there; what takes too long or fails means that the database is away."""
         try:
             if not self._prepared:
                 await self._prepare(limit_s or 2 * self._wait_s)
             async with asyncio.timeout(limit_s or 2 * self._wait_s):
-                async with self._engine.begin() as connection:
-                    yield connection
+                yield
         except (DataError, IntegrityError):
             raise
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:

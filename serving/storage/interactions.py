@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.storage.database import Database, now_us
 from serving.storage.outbox import Envelope, put
@@ -30,29 +31,33 @@ class Interactions:
         self._columns = (columns.event_id, columns.user, columns.item, columns.kind, columns.value, columns.time, columns.recorded_at)
 
     async def record_events(self, domain: str, happened: Sequence[StoredEvent]) -> list[StoredEvent]:
+        """`write` in a transaction of its own."""
+        async with self._database.writing() as connection:
+            return await self.write(connection, domain, happened)
+
+    async def write(self, connection: AsyncConnection, domain: str, happened: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Writes events once each, and announces the new ones in the same transaction (`interactions.recorded`); returns those that were
         new, stamped. One whose event_id is known changes nothing. Raises DatabaseAwayError."""
         if not happened:
             return []
-        async with self._database.writing() as connection:
-            stamp = now_us()
-            once = {event.event_id: event for event in reversed(happened)}
-            rows = [
-                {
-                    DOMAIN: domain,
-                    "event_id": event.event_id,
-                    "user": event.user,
-                    "item": event.item,
-                    "kind": event.kind,
-                    "value": event.value,
-                    "time": event.time,
-                    RECORDED_AT: stamp,
-                }
-                for event in reversed(once.values())
-            ]
-            statement = self._database.insert(self._events).on_conflict_do_nothing().returning(self._events.c.event_id)
-            new = set((await connection.execute(statement, rows)).scalars())
-            await put(self._database, connection, _announced(domain, [event for event in once.values() if event.event_id in new]))
+        stamp = now_us()
+        once = {event.event_id: event for event in reversed(happened)}
+        rows = [
+            {
+                DOMAIN: domain,
+                "event_id": event.event_id,
+                "user": event.user,
+                "item": event.item,
+                "kind": event.kind,
+                "value": event.value,
+                "time": event.time,
+                RECORDED_AT: stamp,
+            }
+            for event in reversed(once.values())
+        ]
+        statement = self._database.insert(self._events).on_conflict_do_nothing().returning(self._events.c.event_id)
+        new = set((await connection.execute(statement, rows)).scalars())
+        await put(self._database, connection, _announced(domain, [event for event in once.values() if event.event_id in new]))
         return [
             StoredEvent(event.event_id, event.user, event.item, event.kind, event.value, event.time, stamp)
             for event in happened

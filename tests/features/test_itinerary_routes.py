@@ -106,6 +106,18 @@ def test_alternatives_say_what_is_gained_and_lost() -> None:
     assert all(rows["a"] in one.stops for one in kept)
 
 
+def test_an_alternative_keeps_what_has_begun_and_gains_nothing_that_has() -> None:
+    """At 13:30 of the first day a and x have begun and b has not: a stays, and of ab only b can be done without; it is paid no more."""
+    made = worlds.two_days()
+    rows = made.rows
+    wishes = Wishes(begun=worlds.instant("13:30"), price_limit=150)
+    found = alternatives(Routes(made, wishes), [rows["a"], rows["b"]], Objective.MUSIC, 10)
+    assert [one.stops for one in found] == [(rows["a"], rows["d"]), (rows["a"],)]
+    next_day = Routes(made, Wishes(begun=worlds.instant("13:00", 1)))
+    assert [one.stops for one in alternatives(next_day, [rows["b"], rows["d"]], Objective.MUSIC, 10)] == [(rows["b"],)]
+    assert alternatives(next_day, [rows["a"], rows["b"]], Objective.MUSIC, 10) == []
+
+
 def _crowded() -> Timetable:
     halls = 5
     every = itertools.product(("12:00", "14:00", "16:00"), range(halls))

@@ -110,6 +110,7 @@ def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
         "longest_gap": lambda: chance.choice((15, 30, 60)),
         "maximal": lambda: True,
         "optional": lambda: True,
+        "begun": lambda: worlds.instant(chance.choice(CLOCKS), chance.randint(0, 1)),
     }
     names = chance.sample(sorted(every), chance.randint(2, 6) if mixed else 1)
     chosen: dict[str, Any] = {name: every[name]() for name in names}
@@ -144,6 +145,8 @@ class BruteForce:
             free = self.availability.free[row]
             if not self.availability.on_sale[row] or 0 <= free < wishes.party:
                 return False
+        if wishes.begun is not None and stop.id not in wishes.bought and stop.starts_at <= wishes.begun:
+            return False
         if wishes.arrival is not None and stop.begins < self.timetable.minute(stop.day, wishes.arrival):
             return False
         if wishes.leaving is not None and stop.ends > self.timetable.minute(stop.day, wishes.leaving):

@@ -124,7 +124,7 @@ def test_availability_outlives_a_timetable() -> None:
     ("change", "message"),
     [
         ({"zone": "Mars/Base"}, "no time zone 'Mars/Base': names of the IANA data base are allowed, such as Asia/Yekaterinburg"),
-        ({"day_begins": 1_440}, "a festival day begins at minute 1440 after midnight: 0 to 1439 is allowed"),
+        ({"day_begins": 1_440}, "an itinerary's day begins at minute 1440 after midnight: 0 to 1439 is allowed"),
         ({"walk": [[0, -2], [10, 0]]}, "the way from 'h0' to 'h1' takes -2 minutes: 0 or more is allowed, or -1 for no way"),
         ({"walk": [[3, 2], [10, 0]]}, "the way from 'h0' to itself takes 3 minutes: only 0 is allowed"),
         ({"walk": [[0]]}, "2 halls need 2 x 2 walking minutes"),
@@ -145,7 +145,7 @@ def test_stops_that_cannot_be_are_refused() -> None:
         worlds.timetable([worlds.stop("a", "13:00", hall=3)])
     with pytest.raises(ValueError, match="stop 'a' stands twice"):
         worlds.timetable([worlds.stop("a", "13:00"), worlds.stop("a", "14:00")])
-    late = r"stop 'a' of 2030-07-01 ends after the next festival day has begun \(06:00\): choose another hour"
+    late = r"stop 'a' of 2030-07-01 ends after the itinerary's next day has begun \(06:00\): choose another hour"
     with pytest.raises(ValueError, match=late):
         worlds.timetable([worlds.stop("a", "05:30", 45, day=1)])
     with pytest.raises(ValueError, match=r"a timetable needs version, .* stops is missing"):

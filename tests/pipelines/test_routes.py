@@ -51,6 +51,22 @@ def test_count_holds_strings_of_digits(file: Path) -> None:
     assert clash["why"].startswith("'a' (until 13:45) and 'x' (from 13:30) clash on 2030-07-01")
 
 
+def test_what_has_begun_is_not_counted_as_the_search_does_not(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 13:30 of the first day b is left of it: (1 + 1) * 4 - 1 routes; when all has begun, all 19."""
+
+    def count(*words: str) -> str:
+        line = ["routes", "count", FESTIVAL, *words, "--timetable", str(file), "--json"]
+        done = CliRunner().invoke(application, line, catch_exceptions=False)
+        return str(json.loads(done.stdout)["total"])
+
+    for clock, later, total in (("12:59", 0, "19"), ("13:30", 0, "7"), ("13:59", 1, "1"), ("14:00", 1, "19")):
+        now = worlds.instant(clock, later) * 1_000
+        monkeypatch.setattr("pipelines.routes.time.time_ns", lambda now=now: now)
+        assert count() == total
+    assert count("-w", "begun=2030-07-01T13:30+05:00") == "7"
+    assert _asked(file, "count")["total"] == "19"  # a domain whose YAML says nothing of it
+
+
 def test_top_sample_and_show_agree(file: Path) -> None:
     best = _asked(file, "top", "-o", "cheapest", "-w", "fewest=2", "-k", "2")
     assert best["exact"] is True
@@ -112,6 +128,7 @@ def test_chains_on_disk_are_those_of_the_day_and_a_killed_run_goes_on(tmp_path: 
 
 def test_filters_are_read_and_what_is_wrong_is_named() -> None:
     texts = ["days=2030-07-01", "must=a", "must=b", "halls.none=h1", "meal=45@12:00-15:30", "arrival=12:15", "most=3", "maximal"]
+    texts.append("begun=2030-07-01T13:00+05:00")
     assert wishes_of(texts, 5) == Wishes(
         days=("2030-07-01",),
         must=("a", "b"),
@@ -121,12 +138,14 @@ def test_filters_are_read_and_what_is_wrong_is_named() -> None:
         most=3,
         maximal=True,
         buffer=5,
+        begun=worlds.instant("13:00"),
     )
     for text, message in (
         ("walls.only=x", "--wish walls.only=x: there is no wish 'walls.only'; days, every_day"),
         ("halls=x", "--wish halls=x: halls.only, halls.some or halls.none is needed"),
         ("most=three", "--wish most=three: a whole number is needed, found 'three'"),
         ("arrival=25:00", "--wish arrival=25:00: a clock time such as 13:30 is needed, found '25:00'"),
+        ("begun=13:00", "--wish begun=13:00: a moment with its offset such as 2030-07-01T13:00+05:00 is needed, found '13:00'"),
         ("meal=45", "--wish meal=45: minutes@from-to is needed, such as 45@12:00-15:00"),
         ("maximal=perhaps", "--wish maximal=perhaps: nothing, true or false may stand behind maximal"),
     ):

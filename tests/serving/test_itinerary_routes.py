@@ -13,13 +13,14 @@ import pytest
 import pytest_asyncio
 
 from configs.deployment import Deployment
+from configs.domain import Language
 from features.itinerary.routes import broken_hop, route_id
 from features.itinerary.wishes import Wishes
 from serving.itinerary import questionnaire
 from serving.itinerary.choosing import Chosens
 from serving.itinerary.current import Current
 from serving.itinerary.scores import stop_scores
-from serving.itinerary.searching import join
+from serving.itinerary.searching import Joined, join
 from serving.service import Service
 from serving.storage.database import DatabaseAwayError, now_us
 from tests.serving.callers import Person, machine, person
@@ -436,17 +437,21 @@ async def test_every_value_of_every_question_makes_a_profile(season: Season) -> 
 # ------------------------------------------------------------ joining alone
 
 
-async def test_what_the_question_says_wins_over_what_was_said_before() -> None:
-    current = Current.of("b", season_timetable(), [], [])
+def joining(season: Season, person: Chosens, wishes: Wishes, language: Language) -> Joined:
+    words = season.domain.itinerary
+    assert words is not None
+    return join(Current.of("b", season_timetable(), [], []), words, wishes, person, now_us(), language)
+
+
+async def test_what_the_question_says_wins_over_what_was_said_before(season: Season) -> None:
     person = Chosens(bought=frozenset({"d1h0", "clash"}), yes=frozenset({"d1h1", "d2h0"}), no=frozenset({"d1h2", "d1h3"}))
     wishes = Wishes(days=("2030-07-01",), must=("d1h3",), must_not=("clash",))
-    joined = join(current, wishes, person, "en").wishes
+    joined = joining(season, person, wishes, "en").wishes
     assert (joined.bought, joined.must, joined.must_not) == (("d1h0",), ("d1h3", "d1h1"), ("clash", "d1h2"))
 
 
-async def test_what_is_surely_wanted_and_does_not_fit_is_told() -> None:
-    current = Current.of("b", season_timetable(), [], [])
+async def test_what_is_surely_wanted_and_does_not_fit_is_told(season: Season) -> None:
     person = Chosens(bought=frozenset({"d1h0"}), yes=frozenset({"clash"}))
-    joined = join(current, Wishes(), person, "ru")
+    joined = joining(season, person, Wishes(), "ru")
     assert joined.wishes.must == ()
-    assert joined.notes[0].endswith("(пересекается или недоступно): Концерт clash")
+    assert joined.notes[0].endswith("(пересекается, уже началось или недоступно): Концерт clash")

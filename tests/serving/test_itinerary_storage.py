@@ -130,7 +130,9 @@ async def test_each_question_uses_an_index(database: Database, tmp_path: Path) -
 
     seats, stored, orders = Seats(database, tmp_path), Choices(database), Orders(database)
     await seats.since("d", 0)  # the tables are there
-    sa.event.listen(database._engine.sync_engine, "before_cursor_execute", note)
+    engines = [database._engine.sync_engine, *([database._direct] if database._direct is not None else [])]
+    for engine in engines:
+        sa.event.listen(engine, "before_cursor_execute", note)
     await seats.since("d", 5)
     await seats.labels_since("d", 5)
     await stored.of("d", "u")
@@ -139,7 +141,8 @@ async def test_each_question_uses_an_index(database: Database, tmp_path: Path) -
     await orders.of("d", "u")
     await orders.of_attempt("d", "u", "x")
     await orders.find("o")
-    sa.event.remove(database._engine.sync_engine, "before_cursor_execute", note)
+    for engine in engines:
+        sa.event.remove(engine, "before_cursor_execute", note)
     queries = [(text, parameters) for text, parameters in asked if text.startswith("SELECT")]
     assert len(queries) == 8
     for text, parameters in queries:

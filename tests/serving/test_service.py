@@ -239,7 +239,7 @@ async def test_an_item_added_here_is_known_there_and_can_be_recommended(
     await until(lambda: (state := two.standing("anime").people.state("fan")) is not None and len(state) == 1)
     row = two.standing("anime").engine.catalogue.row("1001")
     assert row is not None
-    assert "9001" in [item.item for item in two.similar("anime", row, 20)]
+    assert "9001" in [item.item for item in await two.similar("anime", row, 20)]
 
 
 class _Broken:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from pipelines.servers import PostgresServer
 from serving.metrics import Metrics
@@ -233,3 +236,32 @@ async def test_stopping_writes_what_waits(tmp_path: Path) -> None:
     assert len(writer) == 0
     assert await Slates(database).find("d", "s449") is not None
     await database.close()
+
+
+async def test_a_small_query_is_looked_up_as_a_transaction_reads_it(database: Database) -> None:
+    events = database.tables.events.c
+    query = sa.select(events.event_id).where(events.domain == sa.bindparam("of")).order_by(events.event_id)
+    assert await database.look_up(query, {"of": "d"}) == []  # it makes the tables like any other
+    await Interactions(database).record_events("d", [event("b"), event("a")])
+    assert [row[0] for row in await database.look_up(query, {"of": "d"})] == ["a", "b"]
+    found = await asyncio.gather(*(database.look_up(query, {"of": name}) for name in "de" * 20))
+    assert [len(rows) for rows in found] == [2, 0] * 20
+
+    @asynccontextmanager
+    async def closed() -> AsyncIterator[None]:
+        raise DatabaseAwayError("open")
+        yield
+
+    database.guard = closed
+    with pytest.raises(DatabaseAwayError, match="open"):
+        await database.look_up(query, {"of": "d"})
+
+
+async def test_a_look_up_in_what_is_no_database_says_that_it_is_away(tmp_path: Path) -> None:
+    made = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}", wait_s=1.0)
+    await Interactions(made).record_events("d", [event("a")])
+    await made.close()
+    (tmp_path / "x.db").write_bytes(b"no database " * 1_000)
+    with pytest.raises(DatabaseAwayError, match="not a database"):
+        await made.look_up(sa.select(made.tables.events.c.event_id), {})
+    await made.close()

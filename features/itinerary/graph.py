@@ -74,7 +74,7 @@ def build(
         state = spread(at, pointer, hops, limits, weights, coming, completion, threshold, vertices, slots, most_vertices)
         many, edges, done, sink, pruned, new = (int(one) for one in at[2:8])
         if state == TOO_MANY or edges + (new if state == FULL else 0) > _EDGES_A_VERTEX * most_vertices:
-            raise TooManyStatesError(_too_many(limits, most_vertices))
+            raise TooManyStatesError(too_many(limits, f"{most_vertices:,} states"))
         if state != FULL:
             break
         vertices = grown(vertices, many + min(new, most_vertices + 1 - many), edges + new, done + new)
@@ -92,7 +92,8 @@ def build(
     )
 
 
-def _too_many(limits: Limits, most_vertices: int) -> str:
+def too_many(limits: Limits, more_than: str) -> str:
+    """What is said where the wishes together need more than that."""
     binding = {
         "price_limit": limits.money < FREE,
         "walking_a_day": limits.walk < FREE,
@@ -104,4 +105,4 @@ def _too_many(limits: Limits, most_vertices: int) -> str:
     }
     names = [name for name, there in binding.items() if there]
     said = f"leave out or widen one of {', '.join(names)}" if names else "name fewer days"
-    return f"these wishes together need more than {most_vertices:,} states: {said}"
+    return f"these wishes together need more than {more_than}: {said}"

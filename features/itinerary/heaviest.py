@@ -22,15 +22,15 @@ _LARGE, _LARGE_WHERE_LOOSE, _EDGES_MORE = 30_000, 1_000, 1_000
 def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int, most_vertices: int) -> tuple[I32, I64]:
     """(n, longest) int32 stops padded with -1, and (n,) int64 weights, heaviest first; n < k if there are no more. Raises
     TooManyStatesError."""
-    in_a_day, unpriced = limits.walk < FREE or limits.wait < FREE, limits.meal or limits.fewest > 1
-    # What the bound does not hold (a meal), or not closely (fewest), makes it too large; and money alone makes few states.
-    known = bounded(pointer, hops, limits, weights) if in_a_day or not unpriced else None
+    in_a_day, loose = limits.walk < FREE or limits.wait < FREE, limits.fewest > 1
+    # What the bound does not hold closely makes it too large; and money alone makes few states.
+    known = bounded(pointer, hops, limits, weights) if in_a_day or not loose else None
     if known is None:
         return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
     if known.at_most is None:
         return np.empty((0, 0), dtype=np.int32), np.empty(0, dtype=np.int64)
     place, below = k, 0
-    large = _LARGE if in_a_day and not unpriced else _LARGE_WHERE_LOOSE
+    large = _LARGE if in_a_day and not loose else _LARGE_WHERE_LOOSE
     while True:
         # As many routes as there are ways apart weigh so much in the bound; the true ones are lighter by what the bound is too large.
         place = min(place, len(known.apart))

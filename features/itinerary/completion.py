@@ -106,21 +106,21 @@ def _filled(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64,
     pointer, to, walk, wait, start, end, skip = hops.pointer, hops.to, hops.walk, hops.wait, hops.start, hops.end, hops.skip
     price, concert, days, levels = limits.price, limits.concert, len(gate) - 1, table.shape[1]
     meal, start_meal, end_meal, stops, rows = hops.meal, hops.start_meal, hops.end_meal, len(price), len(table)
+    row = np.empty(levels, dtype=np.int64)
     used = wait if out.of_wait else walk
     gate[days] = 0
     for d in range(days - 1, -1, -1):
         a_concert, a_walk, a_wait, a_coin = per[d, COUNT], per[d, WALK], per[d, WAIT], per[d, MONEY]
         for u in range(day_pointer[d + 1] - 1, day_pointer[d] - 1, -1):
             for hungry in range(rows // stops):
-                row = table[u + hungry * stops]
                 row[:] = gate[d + 1] if end[u] and (not hungry or end_meal[u]) else _NOWHERE
                 for e in range(pointer[u], pointer[u + 1]):
                     v, use = to[e], np.int64(used[e]) >> level_shift
                     worth = sums[e] - a_walk * walk[e] - a_wait * wait[e] - a_concert * concert[v] - a_coin * price[v]
-                    if use < levels:
-                        mine, other = row[use:], table[v + (stops if hungry and not meal[e] else 0)]
-                        for left in range(len(mine)):
-                            mine[left] = max(mine[left], other[left] + worth)
+                    after = v + (stops if hungry and not meal[e] else 0)
+                    for left in range(use, levels):
+                        row[left] = max(row[left], table[after, left - use] + worth)
+                table[u + hungry * stops] = row
         best = gate[d + 1] if skip[d] else np.int64(_NOWHERE)
         whole = out.whole_count[d] + a_walk * limits.walk + a_wait * limits.wait
         for v in range(day_pointer[d], day_pointer[d + 1]):
@@ -219,7 +219,8 @@ def _priced(
     lines = np.zeros((days + 1, 2, 3))  # of each day (of all: the last row) too low and too high: price, bound, slope
     has, settled = np.zeros((days + 1, 2), dtype=np.uint8), np.zeros(days + 1, dtype=np.uint8)
     bound, lowest, others = 0, 2**62, 0
-    order = (MONEY, FEWEST, COUNT, WAIT, WALK)
+    # A price of money found while concerts a day are still free keeps theirs from being found.
+    order = (COUNT, FEWEST, MONEY, WAIT, WALK) if limits.fewest > 1 else (MONEY, FEWEST, COUNT, WAIT, WALK)
     for turn in range(5 * rounds + 1):
         final = turn == 5 * rounds
         kind = order[turn % 5]

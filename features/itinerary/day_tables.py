@@ -14,8 +14,10 @@ from features.itinerary.graph import TooManyStatesError, too_many
 from features.itinerary.hops import I64
 from features.itinerary.limits import FREE, NEED_BIT, U64, Limits
 
+#: Cells of a table of all subsets.
+_MOST_SUBSETS = 2**23
 #: Cells of a table, and pairs of sets of programmes, for each vertex that a graph might have.
-_CELLS, _PAIRS = 8, 500
+_CELLS, _PAIRS = 8, 100
 
 
 class Outside(NamedTuple):
@@ -132,7 +134,8 @@ def together(used: I64, money: I64, other_used: I64, other_money: I64, outside: 
 @compiled
 def _rows(held: U64, tokens: U64, live: np.uint64) -> U64:
     """What matters still of any two that have nothing in common, ascending. tokens: ascending by what matters still."""
-    out, found = np.empty(1_024, dtype=np.uint64), 0
+    out, slots, found = np.empty(1_024, dtype=np.uint64), np.full(4_096, -1, dtype=np.int64), 0
+    mask = np.uint64(len(slots) - 1)
     for g in range(len(held)):
         f = 0
         while f < len(tokens):
@@ -142,14 +145,35 @@ def _rows(held: U64, tokens: U64, live: np.uint64) -> U64:
                 f += 1
             if not fits:
                 continue
-            if found == len(out):  # those that came twice go; room for as many again
-                kept = np.unique(out)
-                out = np.empty(max(len(out), 4 * len(kept)), dtype=np.uint64)
-                found = len(kept)
-                out[:found] = kept
-            out[found] = (held[g] | part) & live
+            row = (held[g] | part) & live
+            slot = mix(0, row, 0, np.int64(0)) & mask
+            while slots[slot] >= 0 and out[slots[slot]] != row:
+                slot = (slot + np.uint64(1)) & mask
+            if slots[slot] >= 0:
+                continue
+            if found == len(out):
+                out, slots = _wider(out)
+                mask = np.uint64(len(slots) - 1)
+                slot = mix(0, row, 0, np.int64(0)) & mask
+                while slots[slot] >= 0:
+                    slot = (slot + np.uint64(1)) & mask
+            slots[slot], out[found] = found, row
             found += 1
-    return np.unique(out[:found])
+    return np.sort(out[:found])
+
+
+@compiled
+def _wider(rows: U64) -> tuple[U64, I64]:
+    """Room for four times as many rows, and a hash table of those that are there."""
+    out, slots = np.empty(4 * len(rows), dtype=np.uint64), np.full(16 * len(rows), -1, dtype=np.int64)
+    mask = np.uint64(len(slots) - 1)
+    for n in range(len(rows)):
+        out[n] = rows[n]
+        slot = mix(0, rows[n], 0, np.int64(0)) & mask
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = n
+    return out, slots
 
 
 @compiled
@@ -204,6 +228,39 @@ def _add_up(table: Table, ends: Ends, order: I64, live: np.uint64, becomes: I64,
 
 
 @compiled
+def _squeezed(tokens: np.uint64, bits: U64) -> np.int64:
+    """Those of the bits that are set, side by side."""
+    out = np.int64(0)
+    for place in range(len(bits)):
+        if tokens & bits[place]:
+            out |= np.int64(1) << place
+    return out
+
+
+@compiled
+def _of_subsets(rows: U64, counts: U64, bits: U64, moduli: U64) -> U64:
+    """(2 ** bits, kinds, residues): the sum of all rows whose tokens lie within each set (zeta transform; Yates 1937)."""
+    kinds, residues = counts.shape[1], len(moduli)
+    out = np.zeros((1 << len(bits), kinds, residues), dtype=np.uint64)
+    for row in range(len(rows)):
+        own = _squeezed(rows[row], bits)
+        for j in range(kinds):
+            for r in range(residues):
+                out[own, j, r] = counts[row, j, r]
+    for place in range(len(bits)):
+        bit = np.int64(1) << place
+        for one in range(len(out)):
+            if one & bit:
+                for j in range(kinds):
+                    for r in range(residues):
+                        total = out[one, j, r] + out[one ^ bit, j, r]
+                        if moduli[r] and total >= moduli[r]:
+                            total -= moduli[r]
+                        out[one, j, r] = total
+    return out
+
+
+@compiled
 def beside(ends: Ends, held: np.uint64, table: Table, becomes: I64, moduli: U64) -> U64:
     """(ends, residues): in how many ways the days of the table go with each end of a day, where the programmes `held` are out as well.
     becomes: as `together` has it, of the kinds of the ends and of the table."""
@@ -212,18 +269,36 @@ def beside(ends: Ends, held: np.uint64, table: Table, becomes: I64, moduli: U64)
     residues, kinds = len(moduli), counts.shape[1]
     out = np.zeros((len(kind), residues), dtype=np.uint64)
     sums = np.zeros((kinds, residues), dtype=np.uint64)
+    any_row, many = np.uint64(0), 0
+    for row in range(len(rows)):
+        any_row |= rows[row]
+    bits = np.zeros(64, dtype=np.uint64)
+    for place in range(64):
+        bit = np.uint64(1) << np.uint64(place)
+        if any_row & bit:
+            bits[many] = bit
+            many += 1
+    # Either every end is held against every row, or sums over all subsets are made once.
+    by_subsets = many < 32 and (many << many) < len(rows) * len(tokens) and (kinds * residues) << many < _MOST_SUBSETS
+    subsets = _of_subsets(rows, counts, bits[:many], moduli) if by_subsets else counts
     for group in range(len(tokens)):
         if held & tokens[group]:
             continue
-        sums[:] = 0
-        for row in range(len(rows)):
-            if not rows[row] & (held | tokens[group]):
-                for j in range(kinds):
-                    for r in range(residues):
-                        total = sums[j, r] + counts[row, j, r]
-                        if moduli[r] and total >= moduli[r]:
-                            total -= moduli[r]
-                        sums[j, r] = total
+        if by_subsets:
+            one = _squeezed(~(held | tokens[group]), bits[:many])
+            for j in range(kinds):
+                for r in range(residues):
+                    sums[j, r] = subsets[one, j, r]
+        else:
+            sums[:] = 0
+            for row in range(len(rows)):
+                if not rows[row] & (held | tokens[group]):
+                    for j in range(kinds):
+                        for r in range(residues):
+                            total = sums[j, r] + counts[row, j, r]
+                            if moduli[r] and total >= moduli[r]:
+                                total -= moduli[r]
+                            sums[j, r] = total
         for p in range(first[group], first[group + 1]):
             for j in range(kinds):
                 if becomes[kind[p], j] >= 0:

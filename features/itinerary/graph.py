@@ -4,8 +4,8 @@ A path runs from the first gate through the days to the last: gate 0, stops of d
 tokens, money, used): `place` numbers gates and stops in the order of time, `tokens` are bits that were met on the way (programmes, or
 composers whose second concert counts for less), `money` is what was spent, `used` packs what matters within a day (concerts, minutes
 walked and waited, whether the meal was had) with the bits of what every route must have met. The graph is deterministic: from a vertex at
-most one edge leads to each place, so paths and routes are the same thing, and every question (how many, which are best, which is number n)
-is one pass over it. Days meet in the gates only, so it grows with the sum of the days and not with their product.
+most one edge leads to each place, so paths and routes are the same thing, and the best ones are found by passes over it. Days meet in the
+gates only, so it grows with the sum of the days and not with their product. Questions that need no weights need no graph (counting.py).
 
 Only what can still matter is kept in a vertex: of a limit that can no longer bind all amounts are one, a token that can not be met again is
 dropped. Where only the best are asked for, a vertex from which no path can weigh enough is left out too (completion.py).

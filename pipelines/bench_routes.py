@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from configs.domain import Domain
 from features.itinerary import enumeration
 from features.itinerary.core_portraits import core_portraits
 from features.itinerary.enumeration import Chains, Day, day
+from features.itinerary.graph import TooManyStatesError
 from features.itinerary.hops import day_pointer, pairs
 from features.itinerary.objectives import Worth
 from features.itinerary.search import Routes, warm
@@ -167,15 +170,27 @@ def _searches(timetable: Timetable) -> dict[str, float]:
     """Milliseconds. Whole: wishes read, graph built, the best found (median of many); kernel: without reading the wishes (quickest of
     many: this machine may have other work)."""
     worth = Worth(score=np.random.default_rng(1).normal(size=len(timetable.stops)))
+    budget, meal = int(timetable.price.max()) * 8, Meal(45, 12 * 60, 15 * 60)
+    in_a_day = Wishes(price_limit=budget, walking_a_day=40, waiting_a_day=240)
     asked = {
         "no filter": Wishes(),
-        "2 to 4 concerts a day, a meal": Wishes(fewest=2, most=4, meal=Meal(45, 12 * 60, 15 * 60)),
-        "a budget": Wishes(price_limit=int(timetable.price.max()) * 8),
+        "2 to 4 concerts a day, a meal": Wishes(fewest=2, most=4, meal=meal),
+        "a budget": Wishes(price_limit=budget),
         "budget, 3 to 5 a day, a meal, one programme left out": Wishes(
-            price_limit=int(timetable.price.max()) * 8, fewest=3, most=5, meal=Meal(45, 12 * 60, 15 * 60), must_not=(timetable.stops[0].id,)
+            price_limit=budget, fewest=3, most=5, meal=meal, must_not=(timetable.stops[0].id,)
         ),
         "40 minutes of walking a day": Wishes(walking_a_day=40),
-        "budget and 40 minutes of walking a day": Wishes(price_limit=int(timetable.price.max()) * 8, walking_a_day=40),
+        "budget and 40 minutes of walking a day": Wishes(price_limit=budget, walking_a_day=40),
+        "budget, 40 minutes of walking and 4 hours of waiting a day": in_a_day,
+        "budget, walking, waiting, a meal": replace(in_a_day, meal=meal),
+        "budget, walking, waiting, a meal, 2 to 4 a day": replace(in_a_day, meal=meal, fewest=2, most=4),
+    }
+    # Which programmes were met is part of every state: the best are found another way (bounding.py), the count is this one.
+    counted = {
+        "no programme twice": Wishes(no_programme_twice=True),
+        "no programme twice, a budget": Wishes(no_programme_twice=True, price_limit=budget),
+        "no programme twice, budget and walking": Wishes(no_programme_twice=True, price_limit=budget, walking_a_day=40),
+        "no programme twice, budget, walking, waiting, a meal": replace(in_a_day, no_programme_twice=True, meal=meal),
     }
     out = {}
     for name, wishes in asked.items():
@@ -183,6 +198,10 @@ def _searches(timetable: Timetable) -> dict[str, float]:
         out[f"{name}: count"] = _median_ms(lambda wishes=wishes: Routes(timetable, wishes).count())  # type: ignore[misc]
         routes = Routes(timetable, wishes, None, worth)
         out[f"{name}: kernel"] = _seconds(lambda routes=routes: routes.best(Objective.SCORE, K), _ASKED) * 1e3  # type: ignore[misc]
+        out[f"{name}, comfort: kernel"] = _seconds(lambda routes=routes: routes.best(Objective.COMFORT, K), _ASKED) * 1e3  # type: ignore[misc]
+    for name, wishes in counted.items():
+        with suppress(TooManyStatesError):  # a made timetable plays every programme every day
+            out[f"{name}: count"] = _median_ms(lambda wishes=wishes: Routes(timetable, wishes).count())  # type: ignore[misc]
     return out
 
 

@@ -1,8 +1,8 @@
 """What a route can still weigh at most after each stop, where limits may be broken for a price a unit (Lagrangian bound; Fisher 1981).
 
-Of one limit a day, walking or else waiting, the bound is exact to a step: it is a table over what is left of it. Of the others what is
-left is worth its price: money over all days, waiting and concerts on each day. Any prices >= 0 give a bound; those that make the bound of
-the whole small are found one kind after the other, each exactly.
+Of one limit a day, walking or else waiting, the bound is exact to a step: it is a table over what is left of it. Whether a meal was had
+is part of it. Of the others what is left is worth its price: money over all days, waiting and concerts on each day. Any prices >= 0 give
+a bound; those that make the bound of the whole small are found one kind after the other, each exactly.
 
 Everything is in whole numbers, shifted to the left so that prices are fine enough: the bound never fails by rounding.
 """
@@ -29,10 +29,11 @@ _TRIALS, _ENOUGH = 10, 2e-4  # of one price; what is left to gain that is not wo
 
 
 class Completion(NamedTuple):
-    """after_stop: (stops, levels) int64, by what is left of a day's walking (or waiting: of_wait) >> level_shift; after_gate: (days + 1,)
-    int64; per: (days + 1, 4) int64, the price of a unit of COUNT, WALK, WAIT on a day and of MONEY. To the tables has to be added what is
-    left of WALK, WAIT and MONEY times its price, and whole_count (days + 1,) less the concerts of the day times theirs (which is below
-    0 where concerts are lacking). All is shifted to the left by `shift`."""
+    """after_stop: (stops, levels) int64, by what is left of a day's walking (or waiting: of_wait) >> level_shift, and where a meal is
+    needed as many rows again, for chains that have not had it yet; after_gate: (days + 1,) int64; per: (days + 1, 4) int64, the price of a
+    unit of COUNT, WALK, WAIT on a day and of MONEY. To the tables has to be added what is left of WALK, WAIT and MONEY times its price, and
+    whole_count (days + 1,) less the concerts of the day times theirs (which is below 0 where concerts are lacking). All is shifted to the
+    left by `shift`."""
 
     after_stop: I64
     after_gate: I64
@@ -59,8 +60,8 @@ def nothing_known(stops: int, days: int) -> Completion:
 
 
 def bounded(pointer: I64, hops: Hops, limits: Limits, weights: Weights) -> Bounded | None:
-    """None where no limit makes many states (concerts a day alone do not), where weights are too large to be shifted, or tokens have a
-    weight."""
+    """None where no limit makes many states (concerts a day and a meal alone do not), where weights are too large to be shifted, or tokens
+    have a weight."""
     stops, days = len(limits.price), len(pointer) - 1
     most = np.array([limits.most, limits.walk, limits.wait, limits.money, limits.fewest], dtype=np.float64)
     limited = most < FREE
@@ -83,7 +84,10 @@ def bounded(pointer: I64, hops: Hops, limits: Limits, weights: Weights) -> Bound
     kinds = int((caps > 0).sum())
     for bits in (_COARSE, _FINE) if of_level < FREE and kinds else (_FINE,):
         level_shift = max(0, of_level.bit_length() - bits) if of_level < FREE else _NO_LEVEL
-        table, gate = np.empty((stops, (of_level >> level_shift) + 1), dtype=np.int64), np.empty(days + 1, dtype=np.int64)
+        table, gate = (
+            np.empty((stops * (1 + limits.meal), (of_level >> level_shift) + 1), dtype=np.int64),
+            np.empty(days + 1, dtype=np.int64),
+        )
         per, whole_count = np.empty((days + 1, 4), dtype=np.int64), np.empty(days + 1, dtype=np.int64)
         found = Completion(table, gate, per, whole_count, of_wait, level_shift, shift)
         rounds = 0 if not kinds or (bits == _FINE and of_level < FREE) else min(kinds, 2)
@@ -101,25 +105,28 @@ def _filled(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I64,
     table, gate, per, level_shift = out.after_stop, out.after_gate, out.per, out.level_shift
     pointer, to, walk, wait, start, end, skip = hops.pointer, hops.to, hops.walk, hops.wait, hops.start, hops.end, hops.skip
     price, concert, days, levels = limits.price, limits.concert, len(gate) - 1, table.shape[1]
+    meal, start_meal, end_meal, stops, rows = hops.meal, hops.start_meal, hops.end_meal, len(price), len(table)
+    row = np.empty(levels, dtype=np.int64)
     used = wait if out.of_wait else walk
     gate[days] = 0
     for d in range(days - 1, -1, -1):
         a_concert, a_walk, a_wait, a_coin = per[d, COUNT], per[d, WALK], per[d, WAIT], per[d, MONEY]
         for u in range(day_pointer[d + 1] - 1, day_pointer[d] - 1, -1):
-            row = table[u]
-            row[:] = gate[d + 1] if end[u] else _NOWHERE
-            for e in range(pointer[u], pointer[u + 1]):
-                v, use = to[e], np.int64(used[e]) >> level_shift
-                worth = sums[e] - a_walk * walk[e] - a_wait * wait[e] - a_concert * concert[v] - a_coin * price[v]
-                if use < levels:
-                    mine, other = row[use:], table[v]
-                    for left in range(len(mine)):
-                        mine[left] = max(mine[left], other[left] + worth)
+            for hungry in range(rows // stops):
+                row[:] = gate[d + 1] if end[u] and (not hungry or end_meal[u]) else _NOWHERE
+                for e in range(pointer[u], pointer[u + 1]):
+                    v, use = to[e], np.int64(used[e]) >> level_shift
+                    worth = sums[e] - a_walk * walk[e] - a_wait * wait[e] - a_concert * concert[v] - a_coin * price[v]
+                    after = v + (stops if hungry and not meal[e] else 0)
+                    for left in range(use, levels):
+                        row[left] = max(row[left], table[after, left - use] + worth)
+                table[u + hungry * stops] = row
         best = gate[d + 1] if skip[d] else np.int64(_NOWHERE)
         whole = out.whole_count[d] + a_walk * limits.walk + a_wait * limits.wait
         for v in range(day_pointer[d], day_pointer[d + 1]):
             if start[v]:
-                best = max(best, table[v, levels - 1] + first[v] - a_concert * concert[v] - a_coin * price[v] + whole)
+                row_of = v + (stops if rows > stops and not start_meal[v] else 0)
+                best = max(best, table[row_of, levels - 1] + first[v] - a_concert * concert[v] - a_coin * price[v] + whole)
         gate[d] = best if best > _DEAD else np.int64(_NOWHERE)
     return int(gate[0] + per[days, MONEY] * limits.money)
 
@@ -131,12 +138,13 @@ def _followed(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I6
     table, gate, per, level_shift = found.after_stop, found.after_gate, found.per, found.level_shift
     pointer, to, walk, wait, start, end, skip = hops.pointer, hops.to, hops.walk, hops.wait, hops.start, hops.end, hops.skip
     price, concert, days, most_left = limits.price, limits.concert, len(gate) - 1, table.shape[1] - 1
+    meal, start_meal, end_meal, stops, needs_meal = hops.meal, hops.start_meal, hops.end_meal, len(price), limits.meal
     levels_of = wait if found.of_wait else walk
     used[:] = 0
     others = 0
     for d in range(days):
         whole = found.whole_count[d] + per[d, WALK] * limits.walk + per[d, WAIT] * limits.wait
-        left, u, chose = most_left, np.int64(-1), False
+        left, u, chose, hungry = most_left, np.int64(-1), False, np.int64(0)  # hungry: stops, the rows of those that lack the meal
         if skip[d]:
             chose = gate[d] == gate[d + 1]
             if chose:
@@ -146,17 +154,18 @@ def _followed(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I6
                 others += 1
         for v in range(day_pointer[d], day_pointer[d + 1]):
             if start[v]:
-                loss = gate[d] - (table[v, left] + first[v] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v] + whole)
+                row = v + (stops if needs_meal and not start_meal[v] else 0)
+                loss = gate[d] - (table[row, left] + first[v] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v] + whole)
                 if loss == 0 and not chose:
-                    chose, u = True, np.int64(v)
+                    chose, u, hungry = True, np.int64(v), np.int64(row - v)
                     used[d, COUNT] += concert[v]
                     used[days, MONEY] += price[v]
                 elif loss < -_DEAD:
                     apart[others] = loss
                     others += 1
         while u >= 0:
-            here, after, chose = table[u, left], -1, False
-            if end[u]:
+            here, after, chose = table[u + hungry, left], -1, False
+            if end[u] and (hungry == 0 or end_meal[u]):
                 chose = here == gate[d + 1]
                 if not chose:
                     apart[others] = here - gate[d + 1]
@@ -166,7 +175,8 @@ def _followed(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I6
                 use = np.int64(levels_of[e]) >> level_shift
                 if use > left:
                     continue
-                loss = here - (table[v, left - use] + sums[e] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v])
+                still = np.int64(0) if meal[e] else hungry
+                loss = here - (table[v + still, left - use] + sums[e] - per[d, COUNT] * concert[v] - per[d, MONEY] * price[v])
                 loss += per[d, WALK] * walk[e] + per[d, WAIT] * wait[e]
                 if loss == 0 and not chose:
                     chose, after = True, e
@@ -176,6 +186,7 @@ def _followed(day_pointer: I64, hops: Hops, limits: Limits, sums: I64, first: I6
             u = np.int64(-1)
             if after >= 0:
                 u = np.int64(to[after])
+                hungry = np.int64(0) if meal[after] else hungry
                 left -= np.int64(levels_of[after]) >> level_shift
                 used[d, COUNT] += concert[u]
                 used[d, WALK] += walk[after]
@@ -208,7 +219,8 @@ def _priced(
     lines = np.zeros((days + 1, 2, 3))  # of each day (of all: the last row) too low and too high: price, bound, slope
     has, settled = np.zeros((days + 1, 2), dtype=np.uint8), np.zeros(days + 1, dtype=np.uint8)
     bound, lowest, others = 0, 2**62, 0
-    order = (MONEY, FEWEST, COUNT, WAIT, WALK)
+    # A price of money found while concerts a day are still free keeps theirs from being found.
+    order = (COUNT, FEWEST, MONEY, WAIT, WALK) if limits.fewest > 1 else (MONEY, FEWEST, COUNT, WAIT, WALK)
     for turn in range(5 * rounds + 1):
         final = turn == 5 * rounds
         kind = order[turn % 5]

@@ -15,11 +15,10 @@ from features.compiled import compiled
 from features.itinerary.ahead import Ahead
 from features.itinerary.completion import Completion
 from features.itinerary.hops import I32, I64, Hops
-from features.itinerary.limits import COUNT, FREE, MONEY, U64, WAIT, WALK, Limits, Weights
+from features.itinerary.limits import COUNT, FREE, MEAL_BIT, MONEY, NEED_BIT, U64, WAIT, WAIT_BIT, WALK, WALK_BIT, Limits, Weights
 
 #: What `spread` says at its end.
 DONE, FULL, TOO_MANY = 0, 1, 2
-_WALK, _WAIT, _MEAL, _NEED = 11, 22, 33, 34  # where each stands in `used`; concerts stand at 0
 _VERTICES, _EDGES = 1_024, 16_384
 
 A = TypeVar("A", bound=np.generic)
@@ -91,7 +90,7 @@ def rehashed(vertices: Vertices, many: int, before: int) -> I32:
 
 
 @compiled
-def _mix(place: int, tokens: np.uint64, money: int, used: np.int64) -> np.uint64:
+def mix(place: int, tokens: np.uint64, money: int, used: np.int64) -> np.uint64:
     x = np.uint64(place) * np.uint64(0x9E3779B97F4A7C15) ^ tokens * np.uint64(0xC2B2AE3D27D4EB4F)
     x ^= (np.uint64(money) + np.uint64(0x165667B19E3779F9)) * np.uint64(0xD6E8FEB86659FD93)
     x ^= (np.uint64(used) + np.uint64(0x27D4EB2F165667C5)) * np.uint64(0xA0761D6478BD642F)
@@ -104,7 +103,7 @@ def _mix(place: int, tokens: np.uint64, money: int, used: np.int64) -> np.uint64
 def _hashed(vertices: Vertices, many: int, slots: I32) -> None:
     mask = np.uint64(len(slots) - 1)
     for y in range(many):
-        slot = _mix(vertices.place[y], vertices.tokens[y], vertices.money[y], vertices.used[y]) & mask
+        slot = mix(vertices.place[y], vertices.tokens[y], vertices.money[y], vertices.used[y]) & mask
         while slots[slot] >= 0:
             slot = (slot + np.uint64(1)) & mask
         slots[slot] = y
@@ -138,13 +137,14 @@ def spread(
     gate_live, gate_low, gate_high = ahead.gate_live, ahead.gate_low, ahead.gate_high
     gate_tokens, gate_needs = ahead.gate_tokens, ahead.gate_needs
     still, gate_still, per, shift = completion.after_stop, completion.after_gate, completion.per, completion.shift
+    hungry_rows = len(still) - len(price)  # 0 where nothing is known
     level_of_wait, level_shift, whole_count = completion.of_wait, completion.level_shift, completion.whole_count
     vertex_place, vertex_tokens, vertex_money, vertex_used = vertices.place, vertices.tokens, vertices.money, vertices.used
     vertex_best, next_there, first_edge, edge_count = vertices.best, vertices.after, vertices.first, vertices.edges
     order, target, weight, head, tail = vertices.order, vertices.target, vertices.weight, vertices.head, vertices.tail
     days, places = len(day_pointer) - 1, len(head)
     mask = np.uint64(len(slots) - 1)
-    meal_bit, low_mask = np.int64(1) << _MEAL, np.int64(2_047)
+    meal_bit, low_mask = np.int64(1) << MEAL_BIT, np.int64(2_047)
     place, day, many, edges, done, sink, pruned = at[0], at[1], at[2], at[3], at[4], at[5], at[6]
     if place == 0 and gate_live[0] and gate_low[0] <= most_money and (gate_needs[0] & needed) == needed:
         vertex_place[0], vertex_tokens[0], vertex_used[0], vertex_best[0], next_there[0] = 0, np.uint64(0), 0, 0, -1
@@ -180,9 +180,9 @@ def spread(
             done += 1
             first_edge[x], edge_count[x] = edges, 0
             used, held, spent, heavy = vertex_used[x], vertex_tokens[x], vertex_money[x], vertex_best[x]
-            met = np.uint64(used >> _NEED)
-            count, walked = used & low_mask, (used >> _WALK) & low_mask
-            waited, eaten = (used >> _WAIT) & low_mask, used & meal_bit
+            met = np.uint64(used >> NEED_BIT)
+            count, walked = used & low_mask, (used >> WALK_BIT) & low_mask
+            waited, eaten = (used >> WAIT_BIT) & low_mask, used & meal_bit
             for e in range(begin, stop_at + 1):
                 worth = np.int64(0)
                 if e == stop_at:  # to the next gate, last
@@ -202,7 +202,7 @@ def spread(
                     new_place = day_pointer[day + 1] + day + 1
                     new_money = max(spent, most_money - gate_high[day + 1]) if most_money < FREE else 0
                     new_tokens = held & gate_tokens[day + 1]
-                    new_used = np.int64(met) << _NEED
+                    new_used = np.int64(met) << NEED_BIT
                     if day + 1 == days:
                         new_money, new_used = 0, np.int64(0)
                 else:
@@ -238,7 +238,11 @@ def spread(
                     new_wait = max(new_wait, most_wait - high[v, WAIT]) if most_wait < FREE else 0
                     new_money = max(new_money, most_money - high[v, MONEY]) if most_money < FREE else 0
                     level = (most_wait - new_wait if level_of_wait else most_walk - new_walk) >> level_shift
-                    at_most = ((heavy + worth) << shift) + still[v, level] + per[day, MONEY] * (most_money - new_money)
+                    at_most = (
+                        ((heavy + worth) << shift)
+                        + still[v + (hungry_rows if meal_needed and not new_eaten else 0), level]
+                        + per[day, MONEY] * (most_money - new_money)
+                    )
                     at_most += per[day, WALK] * (most_walk - new_walk) + per[day, WAIT] * (most_wait - new_wait)
                     at_most += whole_count[day] - per[day, COUNT] * new_count
                     if at_most < threshold:
@@ -254,10 +258,10 @@ def spread(
                     new_tokens = (held | tokens[v]) & come_tokens[v]
                     if not meal_needed:
                         new_eaten = np.int64(0)
-                    new_used = new_count | (new_walk << _WALK) | (new_wait << _WAIT) | new_eaten | (np.int64(new_met) << _NEED)
+                    new_used = new_count | (new_walk << WALK_BIT) | (new_wait << WAIT_BIT) | new_eaten | (np.int64(new_met) << NEED_BIT)
                     new_place = v + day + 1
                 # ---- the vertex of that state, new or known
-                slot = _mix(new_place, new_tokens, new_money, new_used) & mask
+                slot = mix(new_place, new_tokens, new_money, new_used) & mask
                 y = slots[slot]
                 while y >= 0 and not (
                     vertex_place[y] == new_place

@@ -4,8 +4,8 @@ A path runs from the first gate through the days to the last: gate 0, stops of d
 tokens, money, used): `place` numbers gates and stops in the order of time, `tokens` are bits that were met on the way (programmes, or
 composers whose second concert counts for less), `money` is what was spent, `used` packs what matters within a day (concerts, minutes
 walked and waited, whether the meal was had) with the bits of what every route must have met. The graph is deterministic: from a vertex at
-most one edge leads to each place, so paths and routes are the same thing, and every question (how many, which are best, which is number n)
-is one pass over it. Days meet in the gates only, so it grows with the sum of the days and not with their product.
+most one edge leads to each place, so paths and routes are the same thing, and the best ones are found by passes over it. Days meet in the
+gates only, so it grows with the sum of the days and not with their product. Questions that need no weights need no graph (counting.py).
 
 Only what can still matter is kept in a vertex: of a limit that can no longer bind all amounts are one, a token that can not be met again is
 dropped. Where only the best are asked for, a vertex from which no path can weigh enough is left out too (completion.py).
@@ -74,7 +74,7 @@ def build(
         state = spread(at, pointer, hops, limits, weights, coming, completion, threshold, vertices, slots, most_vertices)
         many, edges, done, sink, pruned, new = (int(one) for one in at[2:8])
         if state == TOO_MANY or edges + (new if state == FULL else 0) > _EDGES_A_VERTEX * most_vertices:
-            raise TooManyStatesError(_too_many(limits, most_vertices))
+            raise TooManyStatesError(too_many(limits, f"{most_vertices:,} states"))
         if state != FULL:
             break
         vertices = grown(vertices, many + min(new, most_vertices + 1 - many), edges + new, done + new)
@@ -92,7 +92,8 @@ def build(
     )
 
 
-def _too_many(limits: Limits, most_vertices: int) -> str:
+def too_many(limits: Limits, more_than: str) -> str:
+    """What is said where the wishes together need more than that."""
     binding = {
         "price_limit": limits.money < FREE,
         "walking_a_day": limits.walk < FREE,
@@ -104,4 +105,4 @@ def _too_many(limits: Limits, most_vertices: int) -> str:
     }
     names = [name for name, there in binding.items() if there]
     said = f"leave out or widen one of {', '.join(names)}" if names else "name fewer days"
-    return f"these wishes together need more than {most_vertices:,} states: {said}"
+    return f"these wishes together need more than {more_than}: {said}"

@@ -16,21 +16,20 @@ from features.itinerary.hops import I32, I64, Hops
 from features.itinerary.limits import FREE, Limits, Weights
 
 #: Edges of a graph that did not hold enough: the next may as well be the whole. Of a whole that is too large: how many times more.
-_LARGE, _LARGE_WHERE_LOOSE, _EDGES_MORE = 30_000, 1_000, 1_000
+_LARGE, _EDGES_MORE = 30_000, 1_000
 
 
 def heaviest(pointer: I64, hops: Hops, limits: Limits, weights: Weights, k: int, most_vertices: int) -> tuple[I32, I64]:
     """(n, longest) int32 stops padded with -1, and (n,) int64 weights, heaviest first; n < k if there are no more. Raises
     TooManyStatesError."""
-    in_a_day, unpriced = limits.walk < FREE or limits.wait < FREE, limits.meal or limits.fewest > 1
-    # What the bound does not hold (a meal), or not closely (fewest), makes it too large; and money alone makes few states.
-    known = bounded(pointer, hops, limits, weights) if in_a_day or not unpriced else None
+    # The bound does not hold `fewest` closely, and money alone makes few states.
+    worthwhile = limits.walk < FREE or limits.wait < FREE or limits.fewest <= 1
+    known = bounded(pointer, hops, limits, weights) if worthwhile else None
     if known is None:
         return paths.Ranking(build(pointer, hops, limits, weights, most_vertices)).more(k)
     if known.at_most is None:
         return np.empty((0, 0), dtype=np.int32), np.empty(0, dtype=np.int64)
-    place, below = k, 0
-    large = _LARGE if in_a_day and not unpriced else _LARGE_WHERE_LOOSE
+    place, below, large = k, 0, _LARGE
     while True:
         # As many routes as there are ways apart weigh so much in the bound; the true ones are lighter by what the bound is too large.
         place = min(place, len(known.apart))

@@ -16,6 +16,8 @@ U64 = NDArray[np.uint64]
 FREE = 2**40
 #: Columns of tables that hold one amount for each kind of limit; FEWEST is a limit from below of what COUNT counts.
 COUNT, WALK, WAIT, MONEY, FEWEST = 0, 1, 2, 3, 4
+#: Where a state's one word for a day holds minutes walked, waited, whether the meal was had, and what was met; concerts stand at 0.
+WALK_BIT, WAIT_BIT, MEAL_BIT, NEED_BIT = 11, 22, 33, 34
 
 
 class Limits(NamedTuple):

@@ -1,9 +1,7 @@
-"""What is asked of the paths of a graph: how many there are, which are the heaviest and in which order, which is number n.
+"""Which paths of a graph are the heaviest, and in which order.
 
-Counts are exact whatever their size: numbers of several 64-bit words, of which only sums are needed. The heaviest paths come by Lawler's
-deviations (Lawler 1972, in the form for acyclic graphs: a path is the one it deviates from, where, and to which next-best edge), each one
-as it is asked for; equally heavy ones in the order of their places, so that the order is one and only.
-Long, because all of these walk the same arrays, and the compiled walks stand beside what calls them.
+They come by Lawler's deviations (Lawler 1972, in the form for acyclic graphs: a path is the one it deviates from, where, and to which
+next-best edge), each one as it is asked for; equally heavy ones in the order of their places, so that the order is one and only.
 """
 
 from __future__ import annotations
@@ -22,34 +20,6 @@ U64 = NDArray[np.uint64]
 
 #: The weight of what leads nowhere.
 DEAD = -(2**62)
-
-
-def counts(graph: Graph, forward: bool = False) -> U64:
-    """(vertices, words) uint64, least word first: paths from each vertex to the end, or (forward) from the beginning to it."""
-    words = 2
-    while True:
-        made, whole = _counted(graph.order, graph.first, graph.edges, graph.target, graph.sink, words, forward)
-        if whole:
-            return made
-        words *= 2
-
-
-def number(words: U64) -> int:
-    """The whole number that the words hold."""
-    return int.from_bytes(words.astype("<u8").tobytes(), "little")
-
-
-def by_length(graph: Graph, concert: I64) -> dict[int, int]:
-    """Number of concerts -> paths that have so many, ascending."""
-    if graph.sink < 0:
-        return {}
-    made = counts(graph)
-    lengths = int(_longest(graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert)) + 1
-    table = _counted_by_length(
-        graph.order, graph.first, graph.edges, graph.target, graph.place, graph.stop_of, concert, graph.sink, made.shape[1], lengths
-    )[0]
-    found = {length: number(table[length]) for length in range(lengths)}
-    return {length: count for length, count in found.items() if count}
 
 
 def heaviest(graph: Graph, without: int = -1) -> tuple[I64, I64]:
@@ -81,11 +51,6 @@ def weight_of(graph: Graph, stops: Sequence[int]) -> int | None:
         total += int(graph.weight[begin + int(fitting[0])])
         vertex = int(those[fitting[0]])
     return total if place == len(stops) else None
-
-
-def leads(graph: Graph) -> bool:
-    """Whether there is any path."""
-    return graph.sink >= 0
 
 
 def follow(graph: Graph, best_edge: I64) -> list[int]:
@@ -164,33 +129,6 @@ class Ranking:
 
 
 @compiled
-def _counted(order: I32, first: I64, edges: I32, target: I32, sink: int, words: int, forward: bool) -> tuple[U64, bool]:
-    out = np.zeros((len(first), words), dtype=np.uint64)
-    whole = True
-    if sink < 0:
-        return out, whole
-    if forward:
-        out[0, 0] = 1
-    else:
-        out[sink, 0] = 1
-    many = len(order)
-    for step in range(many):
-        x = order[step] if forward else order[many - 1 - step]
-        for e in range(first[x], first[x] + edges[x]):
-            one, other = (target[e], x) if forward else (x, target[e])
-            carry = np.uint64(0)
-            for word in range(words):
-                before = out[one, word]
-                part = before + out[other, word]
-                full = part + carry
-                carry = np.uint64(1) if part < before or full < part else np.uint64(0)
-                out[one, word] = full
-            if carry:
-                whole = False
-    return out, whole
-
-
-@compiled
 def _reweighed(target: I32, weight: I64, place: I32, stop_of: I32, more: I64) -> I64:
     out = weight.copy()
     for e in range(len(target)):
@@ -201,19 +139,6 @@ def _reweighed(target: I32, weight: I64, place: I32, stop_of: I32, more: I64) ->
 
 
 @compiled
-def _longest(order: I32, first: I64, edges: I32, target: I32, place: I32, stop_of: I32, concert: I64) -> int:
-    most = np.zeros(len(first), dtype=np.int64)
-    for step in range(len(order) - 1, -1, -1):
-        x = order[step]
-        for e in range(first[x], first[x] + edges[x]):
-            most[x] = max(most[x], most[target[e]])
-        stop = stop_of[place[x]]
-        if stop >= 0:
-            most[x] += concert[stop]
-    return int(most[0])
-
-
-@compiled
 def _steps(order: I32, first: I64, edges: I32, target: I32) -> int:
     most = np.zeros(len(first), dtype=np.int64)
     for step in range(len(order) - 1, -1, -1):
@@ -221,29 +146,6 @@ def _steps(order: I32, first: I64, edges: I32, target: I32) -> int:
         for e in range(first[x], first[x] + edges[x]):
             most[x] = max(most[x], 1 + most[target[e]])
     return int(most[0])
-
-
-@compiled
-def _counted_by_length(
-    order: I32, first: I64, edges: I32, target: I32, place: I32, stop_of: I32, concert: I64, sink: int, words: int, lengths: int
-) -> U64:
-    out = np.zeros((len(first), lengths, words), dtype=np.uint64)
-    out[sink, 0, 0] = 1
-    for step in range(len(order) - 1, -1, -1):
-        x = order[step]
-        stop = stop_of[place[x]]
-        shift = concert[stop] if stop >= 0 else 0
-        for e in range(first[x], first[x] + edges[x]):
-            y = target[e]
-            for length in range(lengths - shift):
-                carry = np.uint64(0)
-                for word in range(words):
-                    before = out[x, length + shift, word]
-                    part = before + out[y, length, word]
-                    full = part + carry
-                    carry = np.uint64(1) if part < before or full < part else np.uint64(0)
-                    out[x, length + shift, word] = full
-    return out
 
 
 @compiled

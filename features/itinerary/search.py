@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features.itinerary import paths
 from features.itinerary.clashes import clashing
+from features.itinerary.counting import Counting
 from features.itinerary.graph import Graph, TooManyStatesError, build
 from features.itinerary.heaviest import heaviest
 from features.itinerary.hops import day_pointer
@@ -104,11 +105,11 @@ class Routes:
 
     def count(self) -> int:
         """How many routes there are; exact, of any size."""
-        return paths.number(self._counts[0]) if self._graph.sink >= 0 else 0
+        return self._counted.total
 
     def by_length(self) -> dict[int, int]:
         """Number of concerts -> number of routes, over all days together."""
-        return paths.by_length(self._graph, self._limits.concert)
+        return self._counting(True).by_length()
 
     def by_day(self) -> dict[str, dict[int, int]]:
         """ISO date -> number of concerts -> number of chains on that day alone."""
@@ -143,25 +144,16 @@ class Routes:
     def losses(self, objective: Objective | None = None) -> list[Loss]:
         """For each stop on any route, what its loss would cost; worse_by is None without an objective (sums only) and where nothing is
         left."""
-        graph = self._graph
-        if graph.sink < 0:
-            return []
-        backward, forward = self._counts, paths.counts(graph, forward=True)
-        through: dict[int, int] = {}
-        for vertex, stop in enumerate(graph.stop_of[graph.place].tolist()):
-            if stop >= 0:
-                routes = paths.number(backward[vertex]) * paths.number(forward[vertex])
-                if routes:
-                    through[stop] = through.get(stop, 0) + routes
-        if objective is None:
-            return [Loss(row, routes, None) for row, routes in sorted(through.items())]
+        through = self._counted.through()
+        if objective is None or not through:
+            return [Loss(row, routes, None) for row, routes in through.items()]
         weighed = self.graph(additive(objective, self.timetable, self.worth, self._limits.price), self._tight)
         best, edge = paths.heaviest(weighed)
         on_best = set(paths.follow(weighed, edge))
-        place_of = {int(stop): place for place, stop in enumerate(graph.stop_of) if stop >= 0}
+        place_of = {int(stop): place for place, stop in enumerate(weighed.stop_of) if stop >= 0}
         out = []
         sign = -1.0 if objective in (Objective.CHEAPEST, Objective.LEAST_WALKING) else 1.0
-        for row, routes in sorted(through.items()):
+        for row, routes in through.items():
             worse: float | None = 0.0
             if self.wishes.maximal:
                 after = self._best_without(row, objective)
@@ -185,45 +177,16 @@ class Routes:
 
     def unrank(self, number: int) -> Rows:
         """Route number `number`, from 0, in the order of rows. Raises ValueError beyond the count."""
-        graph, total = self._graph, self.count()
+        total = self.count()
         if not 0 <= number < total:
             allowed = f"0 to {total - 1} are allowed" if total else "there is none under these wishes"
             raise ValueError(f"there is no route {number}: {allowed}")
-        left, vertex, out = number, 0, []
-        while vertex != graph.sink:
-            begin = int(graph.first[vertex])
-            for edge in range(begin, begin + int(graph.edges[vertex])):
-                child = int(graph.target[edge])
-                those = paths.number(self._counts[child])
-                if left < those:
-                    break
-                left -= those
-            vertex = child
-            stop = int(graph.stop_of[graph.place[vertex]])
-            if stop >= 0:
-                out.append(stop)
-        return tuple(out)
+        return self._counted.unrank(number)
 
     def rank(self, route: Sequence[int]) -> int:
         """The number of a route: unrank(rank(route)) is the route. Raises ValueError if it is none under these wishes."""
-        graph, rows = self._graph, tuple(sorted(route))
-        number, vertex, place = 0, 0, 0
-        wanted = [int(row) for row in rows]
-        while graph.sink >= 0 and vertex != graph.sink:
-            goal = wanted[place] if place < len(wanted) else None
-            begin, chosen = int(graph.first[vertex]), -1
-            for edge in range(begin, begin + int(graph.edges[vertex])):
-                child = int(graph.target[edge])
-                stop = int(graph.stop_of[graph.place[child]])
-                if stop == goal or stop < 0:
-                    chosen = child
-                    place += stop == goal
-                    break
-                number += paths.number(self._counts[child])
-            if chosen < 0 or not self._counts[chosen].any():
-                break
-            vertex = chosen
-        if graph.sink < 0 or vertex != graph.sink or place < len(wanted):
+        number = self._counted.rank([int(row) for row in sorted(route)])
+        if number is None:
             raise ValueError("this is no route under these wishes")
         return number
 
@@ -290,9 +253,11 @@ class Routes:
     @cached_property
     def exist(self) -> bool:
         """Whether there is any route."""
-        if not self.wishes.no_programme_twice:
-            return paths.leads(self._graph)
-        return bool(self.best(Objective.MUSIC, 1).routes)
+        if self.wishes.no_programme_twice:  # one is found sooner than all are counted
+            best = self.best(Objective.MUSIC, 1)
+            if best.routes or best.exact:
+                return bool(best.routes)
+        return self.count() > 0
 
     # ------------------------------------------------------------------ graphs
 
@@ -313,14 +278,12 @@ class Routes:
         bits = np.where(repeats >= 0, np.uint64(1) << np.maximum(repeats, 0).astype(np.uint64), np.uint64(0)).astype(np.uint64)
         return self._limits._replace(tokens=bits, forbids=bits)
 
-    @cached_property
-    def _graph(self) -> Graph:
-        nothing = np.zeros(len(self.timetable.stops), dtype=np.int64)
-        return self.graph(Weights(nothing, 0, 0, 0, np.zeros(64, dtype=np.int64)), self._tight)
+    def _counting(self, lengths: bool) -> Counting:
+        return Counting(day_pointer(self.timetable), self.narrowed.hops, self._tight, self.most_vertices, lengths)
 
     @cached_property
-    def _counts(self) -> paths.U64:
-        return paths.counts(self._graph)
+    def _counted(self) -> Counting:
+        return self._counting(False)
 
     def _clock(self, instant: int, minutes: int = 0) -> str:
         return self.timetable.clock(instant + minutes * 60_000_000)

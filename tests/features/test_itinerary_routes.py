@@ -19,7 +19,7 @@ from features.itinerary.portrait import Recommended, portrait
 from features.itinerary.routes import read_id, route_id, rows_of
 from features.itinerary.search import Routes
 from features.itinerary.timetable import Timetable
-from features.itinerary.wishes import Objective, Wishes
+from features.itinerary.wishes import Meal, Objective, Wishes
 from tests import itinerary_worlds as worlds
 
 
@@ -189,6 +189,8 @@ def test_where_a_limit_makes_many_states_the_best_are_those_of_all() -> None:
         Wishes(price_limit=500, walking_a_day=12),
         Wishes(walking_a_day=30, waiting_a_day=100),
         Wishes(price_limit=900, waiting_a_day=60, fewest=3, most=4),
+        Wishes(walking_a_day=40, meal=Meal(40, 12 * 60, 14 * 60)),
+        Wishes(price_limit=900, waiting_a_day=150, most=5, meal=Meal(40, 12 * 60, 14 * 60)),
     ):
         routes = Routes(made, wishes, worth=worth)
         limits, hops = routes.narrowed.limits, routes.narrowed.hops
@@ -220,7 +222,7 @@ def test_an_impossible_budget_says_what_would_do() -> None:
 
 
 def test_what_needs_too_many_states_says_what_to_leave_out() -> None:
-    with pytest.raises(TooManyStatesError, match="these wishes together need more than 10 states: leave out or widen one of most"):
+    with pytest.raises(TooManyStatesError, match="these wishes together need more than 40 states a day: leave out or widen one of most"):
         Routes(worlds.many(30), Wishes(most=20), most_vertices=10).count()
 
 

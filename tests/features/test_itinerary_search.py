@@ -32,6 +32,8 @@ ADDITIVE = (
     Objective.POPULAR,
     Objective.EDITORS,
 )
+#: What adds up along a route or over the days, where states multiply.
+LIMITS = ("price_limit", "walking_a_day", "waiting_a_day", "fewest", "most", "meal", "no_programme_twice")
 MORE = 10_000
 
 
@@ -65,8 +67,8 @@ def festival(chance: random.Random, most_a_day: int = 7) -> Timetable:
     return worlds.timetable(stops, walk)
 
 
-def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
-    """One filter, or a mix of several."""
+def wished(chance: random.Random, timetable: Timetable, mixed: bool, limits: bool) -> Wishes:
+    """One filter, or a mix of several; `limits`: of all that adds up, and any other one."""
     ids = [stop.id for stop in timetable.stops]
 
     def some(names: list[str] | tuple[str, ...], most: int = 2) -> tuple[str, ...]:
@@ -113,6 +115,8 @@ def wished(chance: random.Random, timetable: Timetable, mixed: bool) -> Wishes:
         "begun": lambda: worlds.instant(chance.choice(CLOCKS), chance.randint(0, 1)),
     }
     names = chance.sample(sorted(every), chance.randint(2, 6) if mixed else 1)
+    if limits:
+        names = sorted({names[0], *(name for name in LIMITS if chance.random() < 0.7)})
     chosen: dict[str, Any] = {name: every[name]() for name in names}
     return Wishes(**chosen)
 
@@ -288,7 +292,7 @@ class BruteForce:
         return [(self.value(objective, route, worth), route) for route in sorted(self.routes, key=key)]
 
 
-def _world(seed: int, mixed: bool) -> tuple[random.Random, Timetable, Wishes, Availability, Worth]:
+def _world(seed: int, mixed: bool, limits: bool) -> tuple[random.Random, Timetable, Wishes, Availability, Worth]:
     chance = random.Random(seed)
     timetable = festival(chance)
     stops = len(timetable.stops)
@@ -302,11 +306,11 @@ def _world(seed: int, mixed: bool) -> tuple[random.Random, Timetable, Wishes, Av
         np.array([chance.randint(-3, 8) / 4 for _ in range(stops)], dtype=np.float64),
         np.array([float(chance.randint(0, 3)) for _ in range(stops)], dtype=np.float64),
     )
-    return chance, timetable, wished(chance, timetable, mixed), availability, worth
+    return chance, timetable, wished(chance, timetable, mixed, limits), availability, worth
 
 
-def _agrees(seed: int, mixed: bool) -> None:
-    chance, timetable, wishes, availability, worth = _world(seed, mixed)
+def _agrees(seed: int, mixed: bool, limits: bool = False) -> None:
+    chance, timetable, wishes, availability, worth = _world(seed, mixed, limits)
     brute = BruteForce(timetable, wishes, availability)
     routes = Routes(timetable, wishes, availability, worth)
     assert routes.count() == len(brute.routes)
@@ -360,3 +364,9 @@ def test_each_filter_alone_equals_brute_force(seed: int) -> None:
 @given(st.integers(0, 2**63))
 def test_mixes_of_filters_equal_brute_force(seed: int) -> None:
     _agrees(seed, mixed=True)
+
+
+@RANDOM
+@given(st.integers(0, 2**63))
+def test_all_limits_together_equal_brute_force(seed: int) -> None:
+    _agrees(seed, mixed=False, limits=True)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from training import fold_in
 from training.fold_in import placed
 
 
+def floats(values: Sequence[object]) -> NDArray[np.float32]:
+    return np.array(values, dtype=np.float32)
+
+
 def test_one_person_by_hand() -> None:
     """One factor, items 2 and 3, confidence in the second 5: x = (1 + 1) 2 + (1 + 4) 3 over 10 + 1 * 4 + 4 * 9."""
     factors = np.array([[7.0], [2.0], [3.0]], dtype=np.float32)
-    x = placed(np.array([0, 2]), np.array([1, 2], dtype=np.int32), np.float32([1, 4]), factors, np.float32([[10]]))
+    x = placed(np.array([0, 2]), np.array([1, 2], dtype=np.int32), floats([1, 4]), factors, floats([[10]]))
     assert x.tolist() == [[pytest.approx((2 * 2 + 5 * 3) / (10 + 4 + 36))]]
 
 
@@ -29,7 +36,7 @@ def test_everybody_solves_their_equations(seed: int, lengths: list[int], width: 
     chance = np.random.default_rng(seed)
     factors = chance.normal(size=(12, width)).astype(np.float32)
     indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    rows = np.concatenate([chance.permutation(12)[:length] for length in lengths] or [[]]).astype(np.int32)
+    rows = np.concatenate([np.empty(0), *(chance.permutation(12)[:length] for length in lengths)]).astype(np.int32)
     extra = chance.uniform(0.0, 9.0, len(rows)).astype(np.float32)
     gram = (factors.T @ factors + np.eye(width)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
@@ -45,4 +52,4 @@ def test_everybody_solves_their_equations(seed: int, lengths: list[int], width: 
 
 def test_what_cannot_be_solved_is_refused() -> None:
     with pytest.raises(np.linalg.LinAlgError, match="no factor for 1 of 2 people"):
-        placed(np.array([0, 1, 1]), np.array([0], dtype=np.int32), np.float32([1]), np.float32([[1, 1]]), np.float32([[-9, 0], [0, 1]]))
+        placed(np.array([0, 1, 1]), np.array([0], dtype=np.int32), floats([1]), floats([[1, 1]]), floats([[-9, 0], [0, 1]]))

@@ -305,7 +305,7 @@ def _rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
     http = figures["http"]
     for name, said in (("nobody", "nobody in particular"), ("persons", "{} persons with tickets")):
         if name in http:
-            called = f"through HTTP at {RATE:g} a second, {said.format(http['persons'])}"
+            called = f"through HTTP at {RATE:g} a second, {said.format(http['accounts'])}"
             out.append(row(f"{called}: p50", http[name]["p50_ms"], "ms"))
             good = http[name]["p99_ms"] < P99_MS and not http[name]["failed"]
             out.append(row(f"{called}: p99", http[name]["p99_ms"], "ms", f"< {P99_MS:g}", good))

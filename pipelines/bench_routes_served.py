@@ -41,7 +41,7 @@ def measure(home: Path, domain: str, reporter: Reporter, persons: int = PERSONS,
         loaded(stage.target, lambda client: _import(client, stage, bought))
         reporter.say(f"{len(bought)} people have {sum(map(len, bought))} tickets")
         asked = questions(timetable, int(RATE * seconds))
-        figures: dict[str, Any] = {"persons": persons, "rate": RATE, "seconds": seconds}
+        figures: dict[str, Any] = {"accounts": persons, "rate": RATE, "seconds": seconds}
         for name, people in (("nobody", ()), ("persons", stage.persons)):
             first = _requests(stage, people[persons:], asked)
             loaded(stage.target, lambda client, first=first: closed_loop(client, first, 4, _WARM_S))  # type: ignore[misc]

@@ -100,7 +100,7 @@ def _domains(read: Mapping[str, Any]) -> dict[str, Domain]:
 
 
 def goal_rows(read: Mapping[str, Mapping[str, Any]], domains: Mapping[str, Domain]) -> list[list[str]]:
-    """What, wanted, seen, verdict: the domains' goals, then those of the speed benchmark."""
+    """What, wanted, seen, verdict: the domains' goals, then those of the benchmarks of speed and of routes."""
     rows: list[list[str]] = []
     for name, domain in domains.items():
         rows += report_quality.goals(domain, read.get(f"quality-{name}-test"))
@@ -110,6 +110,11 @@ def goal_rows(read: Mapping[str, Mapping[str, Any]], domains: Mapping[str, Domai
             verdict = OPEN if row["reached"] is None else REACHED if row["reached"] else MISSED
             shown = "" if verdict == OPEN else f"{seen:.3g}" + ("x" if row["ratio"] is not None else f" {row['unit']}")
             rows.append([f"speed: {row['name'].strip()}", row["goal"].replace(">=", "≥"), shown, verdict])
+    for row in read.get("routes", {}).get("rows", []):
+        if row["goal"]:
+            wanted = row["goal"].replace(">=", "≥").replace("<=", "≤")
+            shown = f"{row['value']:.3g} {row['unit']}".rstrip()
+            rows.append([f"routes: {row['name']}", wanted, shown, REACHED if row["reached"] else MISSED])
     return rows
 
 

@@ -248,6 +248,18 @@ def test_domains_without_goals_have_no_lines() -> None:
     assert goal_rows({}, {"books": Domain.model_validate(document)}) == []
 
 
+def test_goals_of_routes_are_among_the_goals() -> None:
+    said = [
+        {"name": "masks on disk", "value": 0.0976, "unit": "bytes", "goal": "<= 0.15", "reached": True},
+        {"name": "no filter: kernel", "value": 1.25, "unit": "ms", "goal": "< 1", "reached": False},
+        {"name": "no filter: count", "value": 0.3, "unit": "ms", "goal": "", "reached": None},
+    ]
+    assert goal_rows({"routes": {"rows": said}}, {}) == [
+        ["routes: masks on disk", "≤ 0.15", "0.0976 bytes", "reached"],
+        ["routes: no filter: kernel", "< 1", "1.25 ms", "not reached"],
+    ]
+
+
 def test_baskets_and_own_routes_are_on_the_page(tmp_path: Path) -> None:
     value = {"mean": 0.25, "low": 0.2, "high": 0.3}
     row = {"NDCG@10": value, "HR@10": value, "groups": {"one person's": {"NDCG@10": value}, "clashing": {"NDCG@10": value}}}

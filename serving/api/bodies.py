@@ -141,9 +141,6 @@ def checked(parsed: object, model: type[_Body], where: str = "") -> _Body:
         return model.model_validate(parsed)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        faults = [
-            Fault(f"{where}{'.' if where else ''}{f.where}", f.what, f.got, f.allowed)
-            for f in from_pydantic(found, list(model.model_fields))
-        ]
+        faults = [Fault(f"{where}{'.' if where else ''}{f.where}", f.what, f.got, f.allowed) for f in from_pydantic(found, model)]
         first = faults[0]
         raise Problem(422, "invalid", f"{first.where}: {first.what}", faults) from None

@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -95,15 +96,15 @@ def shown(value: object) -> str | int | float | bool:
     return text if len(text) <= _MOST_GOT else text[:_MOST_GOT] + "…"
 
 
-def from_pydantic(errors: Sequence[ErrorDetails | dict[str, Any]], known: Sequence[str] = ()) -> list[Fault]:
-    """pydantic's findings in our words; `known`: the fields there are, named where an unknown one came."""
+def from_pydantic(errors: Sequence[ErrorDetails | dict[str, Any]], model: type[BaseModel] | None = None) -> list[Fault]:
+    """pydantic's findings in our words; `model`: what was expected, whose fields are named where an unknown one came."""
     faults: list[Fault] = []
     for error in errors:
         context = error.get("ctx") or {}
         kind = str(error["type"])
         allowed: object = None
         if kind == "extra_forbidden":
-            allowed = list(known) or None
+            allowed = _fields(model, error["loc"][:-1])
         elif bounds := {
             word: context[word] for word in ("ge", "gt", "le", "lt", "expected", "min_length", "max_length") if word in context
         }:
@@ -112,6 +113,15 @@ def from_pydantic(errors: Sequence[ErrorDetails | dict[str, Any]], known: Sequen
         got = None if kind in ("missing", "extra_forbidden") else error.get("input")
         faults.append(Fault(_where(error["loc"]), what, got, allowed))
     return faults
+
+
+def _fields(model: type[BaseModel] | None, place: Sequence[str | int]) -> list[str] | None:
+    """The fields of the model that stands at this place within another; None where none does."""
+    for part in place:
+        field = None if model is None else model.model_fields.get(str(part))
+        inside = () if field is None else (field.annotation, *get_args(field.annotation))
+        model = next((one for one in inside if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return None if model is None else list(model.model_fields)
 
 
 def _where(place: Sequence[str | int]) -> str:

@@ -16,6 +16,7 @@ from configs.deployment import Deployment
 from configs.domain import Language
 from features.itinerary.routes import broken_hop, route_id
 from features.itinerary.wishes import Wishes
+from serving.api.itinerary_bodies import WishesBody
 from serving.itinerary import questionnaire
 from serving.itinerary.choosing import Chosens
 from serving.itinerary.current import Current
@@ -213,6 +214,13 @@ async def test_wishes_that_mean_nothing_are_refused_with_what_is_allowed(
     assert answer.status_code == 422, answer.text
     fault = answer.json()["errors"][0]
     assert (fault["where"], said in fault["what"]) == (where, True)
+
+
+async def test_an_unknown_wish_is_refused_with_the_wishes_there_are(place: Seated) -> None:
+    answer = await place[1].post("/v1/season/routes/search", json={"wishes": {"hals": {}}})
+    assert answer.json()["errors"][0]["allowed"] == list(WishesBody.model_fields)
+    answer = await place[1].post("/v1/season/routes/search", json={"wishes": {"halls": {"some": ["Big"], "never": []}}})
+    assert answer.json()["errors"][0]["allowed"] == ["only", "some", "none"]
 
 
 async def test_a_body_that_is_too_long_is_not_read(place: Seated) -> None:
